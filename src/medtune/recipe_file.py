@@ -1,0 +1,160 @@
+"""From a YAML file and overrides to a `Recipe`, with every mistake reported at once.
+
+Covered: YAML, dotted overrides, error messages with a suggestion for each wrong key, reading a run's own recipe.
+Not covered: the schema (`recipe`); conflicts that need the model or the data (`check`).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from medtune.errors import RecipeError
+from medtune.recipe import Recipe
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read the recipe in `path` and lay `overrides` (`dotted.key=value`, the value in YAML) over it.
+
+    Raises RecipeError with one line per mistake.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        listing = f" Recipes there: {', '.join(near)}." if near else ""
+        raise RecipeError(f"{path}: there is no such recipe.{listing}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read as UTF-8 text ({error}).") from None
+    try:
+        tree = yaml.load(text, Loader=_UniqueKeys)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not valid YAML.\n{error}") from None
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)} (found {type(tree).__name__}).")
+    for override in overrides:
+        _apply(tree, override)
+    return validate(tree, str(path))
+
+
+def validate(tree: Any, origin: str) -> Recipe:
+    """The recipe that `tree` describes; `origin` opens the error message."""
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        lines = [line for problem in error.errors() for line in _explain(problem).splitlines()]
+        many = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+        raise RecipeError(f"{origin}: {many}\n" + "\n".join(f"  {line}" for line in lines)) from None
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML that reads 5e-5 as a number, as YAML 1.2 does, and refuses a key given twice, of which plain YAML keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    """Set one dotted key. Split at the first `=`, so that values may hold one; list items are named by number."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"{override!r}: an override is written dotted.key=value, for example tune.lora.rank=32.")
+    try:
+        value = yaml.load(text, Loader=_UniqueKeys)
+    except yaml.YAMLError:
+        value = text
+    *parents, last = key.split(".")
+    node: Any = tree
+    for part in parents:
+        node = _child(node, part, key)
+    if isinstance(node, list):
+        node[_index(node, last, key)] = value
+    else:
+        node[last] = value
+
+
+def _child(node: Any, part: str, key: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, part, key)]
+    if node.get(part) is None:
+        node[part] = {}
+    if not isinstance(node[part], dict | list):
+        raise RecipeError(f"{key}: {part} is a value ({node[part]!r}), not a section, so nothing below it can be set.")
+    return node[part]
+
+
+def _index(node: list[Any], part: str, key: str) -> int:
+    if not part.isdecimal() or int(part) >= len(node):
+        raise RecipeError(f"{key}: {part!r} is not an item of that list; it has the items 0 to {len(node) - 1}.")
+    return int(part)
+
+
+def _explain(problem: Any) -> str:
+    """One pydantic error as `dotted.key: what is wrong (got value)`."""
+    location = problem["loc"]
+    path = ".".join(str(part) for part in location)
+    kind, context = problem["type"], problem.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"{path}: unknown key.{_suggest(location)}"
+    if kind == "missing":
+        return f"{path}: missing, and it has no default.{_help(location)}"
+    if kind == "value_error":
+        text = str(context["error"])
+        return text if not path else f"{path}: {text}"
+    limits = {"greater_than_equal": ("must be >=", "ge"), "greater_than": ("must be >", "gt"),
+              "less_than_equal": ("must be <=", "le"), "less_than": ("must be <", "lt")}
+    if kind in limits:
+        words, name = limits[kind]
+        return f"{path}: {words} {context[name]} (got {problem['input']!r})"
+    if kind == "literal_error":
+        near = difflib.get_close_matches(str(problem["input"]), context["expected"].replace("'", "").replace(" or ", ", ").split(", "), 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        return f"{path}: must be {context['expected']} (got {problem['input']!r}).{hint}"
+    return f"{path}: {problem['msg'][0].lower()}{problem['msg'][1:]} (got {problem['input']!r})"
+
+
+def _suggest(location: tuple[Any, ...]) -> str:
+    section = _section_at(location[:-1])
+    if section is None:
+        return ""
+    names = list(section.model_fields)
+    near = difflib.get_close_matches(str(location[-1]), names, 1)
+    return f" Did you mean {near[0]}?" if near else f" Valid keys: {', '.join(names)}."
+
+
+def _help(location: tuple[Any, ...]) -> str:
+    section = _section_at(location[:-1])
+    field = section.model_fields.get(str(location[-1])) if section else None
+    return f" {field.description}" if field and field.description else ""
+
+
+def _section_at(location: tuple[Any, ...]) -> type[BaseModel] | None:
+    """The schema class that a location in the tree belongs to; numbers are list items."""
+    section: type[BaseModel] = Recipe
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = section.model_fields.get(str(part))
+        inner = next((c for c in _classes(field.annotation) if issubclass(c, BaseModel)), None) if field else None
+        if inner is None:
+            return None
+        section = inner
+    return section
+
+
+def _classes(annotation: Any) -> list[type]:
+    """Every class named in an annotation, however deep: `tuple[Source, ...] | None` gives Source."""
+    if isinstance(annotation, type) and not get_args(annotation):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _classes(part)]
