@@ -13,7 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Layout = Literal[
-    "medquad_xml", "medquad_csv", "flashcards", "labelled_answers", "patient_doctor", "chat", "question_answer", "library", "text"
+    "medquad_xml",
+    "medquad_csv",
+    "flashcards",
+    "labelled_answers",
+    "patient_doctor",
+    "chat",
+    "question_answer",
+    "library",
+    "text",
 ]
 
 
@@ -38,7 +46,9 @@ class ScratchModel(Section):
     @model_validator(mode="after")
     def _width_fits_heads(self) -> ScratchModel:
         if self.width % (2 * self.heads):
-            raise ValueError(f"width ({self.width}) must be a multiple of 2 x heads ({2 * self.heads}): change one of them")
+            raise ValueError(
+                f"width ({self.width}) must be a multiple of 2 x heads ({2 * self.heads}): change one of them"
+            )
         return self
 
 
@@ -46,7 +56,7 @@ class ModelSection(Section):
     """The base model, and how it is loaded."""
 
     base: str = Field(min_length=1)
-    """Hub id, local folder, `starter` (the embedded model) or `scratch` (initialised at random, see `model.scratch`)."""
+    """Hub id, local folder, `starter` (the embedded model) or `scratch` (random weights, see `model.scratch`)."""
     revision: str | None = None
     """Git revision on the Hub; null takes the newest and records its commit in the manifest."""
     quantization: Literal["none", "nf4"] = "none"
@@ -58,7 +68,7 @@ class ModelSection(Section):
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "documents"] = "auto"
     """Attention kernel; `auto` times the correct ones. `documents` is medtune's own for rows without padding."""
     chat_template: Literal["auto", "own", "dialogpt", "instruction", "plain"] = "auto"
-    """Prompt format: the model's own chat template, turns joined by EOS, an instruction prefix (T5), or Question/Answer."""
+    """Prompt format: the model's own template, turns joined by EOS, an instruction prefix (T5), Question/Answer."""
     system_prompt: str = ""
     """System turn put before every conversation that has none."""
     scratch: ScratchModel = ScratchModel()
@@ -92,7 +102,7 @@ class CleanSection(Section):
     max_answer_words: int | None = Field(None, ge=1)
     """Answers with more words are dropped; null keeps them (they are cut at `data.max_length` tokens)."""
     max_repeats: int | None = Field(20, ge=1)
-    """An answer that stands this often word for word under different questions is boilerplate: further copies are dropped."""
+    """An answer that stands this often word for word under different questions is boilerplate: the rest are dropped."""
     near_duplicate: float = Field(0.8, gt=0, le=1)
     """Word Jaccard similarity from which two answers count as near duplicates."""
     max_bad_rows: Share = 0.01
@@ -112,7 +122,9 @@ class SplitSection(Section):
     @model_validator(mode="after")
     def _something_left_to_train(self) -> SplitSection:
         if self.validation + self.test > 0.8:
-            raise ValueError(f"validation ({self.validation}) + test ({self.test}) leave under a fifth for training: lower one")
+            raise ValueError(
+                f"validation ({self.validation}) + test ({self.test}) leave under a fifth for training: lower one"
+            )
         return self
 
 
@@ -217,7 +229,9 @@ class TuneSection(Section):
 class EvaluateSection(Section):
     """What is measured on the held-out test split."""
 
-    systems: tuple[Literal["random", "nearest", "base", "tuned"], ...] = Field(("random", "nearest", "base", "tuned"), min_length=1)
+    systems: tuple[Literal["random", "nearest", "base", "tuned"], ...] = Field(
+        ("random", "nearest", "base", "tuned"), min_length=1
+    )
     """Who answers: a random training answer, the nearest training question's answer, the base, the tuned model."""
     questions: int | None = Field(850, ge=1)
     """Test questions, drawn evenly over the topics; null takes all. 850 resolve .02 ROUGE-L."""
@@ -261,20 +275,34 @@ def known_bad_pairs(recipe: Recipe) -> list[tuple[bool, str]]:
     """Options that are valid alone and wrong together: whether each holds, and what to say then."""
     model, tune = recipe.model, recipe.tune
     return [
-        (tune.method == "prompt" and tune.rows == "packed",
-         "tune.method: prompt and tune.rows: packed exclude each other, because PEFT drops position_ids and documents "
-         "would leak into each other. Set tune.rows: padded."),
-        (tune.method == "full" and model.quantization == "nf4",
-         "tune.method: full and model.quantization: nf4 exclude each other, because 4-bit weights have no gradient. "
-         "Set tune.method: lora (that is QLoRA) or model.quantization: none."),
-        (tune.lora.dora and model.quantization == "nf4" and model.device == "cpu",
-         "tune.lora.dora and model.quantization: nf4 on model.device: cpu is not supported: set tune.lora.dora: false."),
-        (model.base == "scratch" and model.quantization == "nf4",
-         "model.base: scratch and model.quantization: nf4 exclude each other, because random weights must be trained, "
-         "not quantised. Set model.quantization: none."),
-        (tune.rows == "packed" and model.attention not in ("auto", "documents"),
-         f"tune.rows: packed and model.attention: {model.attention} exclude each other, because only medtune's own kernel "
-         "keeps packed documents apart. Set model.attention: documents, or tune.rows: padded."),
-        (recipe.data.split.test == 0 and "tuned" in recipe.evaluate.systems,
-         "data.split.test: 0 leaves nothing to measure evaluate.systems on. Set data.split.test, for example to 0.05."),
+        (
+            tune.method == "prompt" and tune.rows == "packed",
+            "tune.method: prompt and tune.rows: packed exclude each other, because PEFT drops position_ids and "
+            "documents would leak into each other. Set tune.rows: padded.",
+        ),
+        (
+            tune.method == "full" and model.quantization == "nf4",
+            "tune.method: full and model.quantization: nf4 exclude each other, because 4-bit weights have no gradient. "
+            "Set tune.method: lora (that is QLoRA) or model.quantization: none.",
+        ),
+        (
+            tune.lora.dora and model.quantization == "nf4" and model.device == "cpu",
+            "tune.lora.dora and model.quantization: nf4 on model.device: cpu is not supported. "
+            "Set tune.lora.dora: false.",
+        ),
+        (
+            model.base == "scratch" and model.quantization == "nf4",
+            "model.base: scratch and model.quantization: nf4 exclude each other, because random weights must be "
+            "trained, not quantised. Set model.quantization: none.",
+        ),
+        (
+            tune.rows == "packed" and model.attention not in ("auto", "documents"),
+            f"tune.rows: packed and model.attention: {model.attention} exclude each other, because only medtune's own "
+            "kernel keeps packed documents apart. Set model.attention: documents, or tune.rows: padded.",
+        ),
+        (
+            recipe.data.split.test == 0 and "tuned" in recipe.evaluate.systems,
+            "data.split.test: 0 leaves nothing to measure evaluate.systems on. "
+            "Set data.split.test, for example to 0.05.",
+        ),
     ]

@@ -6,7 +6,10 @@ Not covered: the schema (`recipe`); conflicts that need the model or the data (`
 
 from __future__ import annotations
 
+import copy
 import difflib
+import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -32,11 +35,12 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read as UTF-8 text ({error}).") from None
     try:
-        tree = yaml.load(text, Loader=_UniqueKeys)
+        tree = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: not valid YAML.\n{error}") from None
     if not isinstance(tree, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)} (found {type(tree).__name__}).")
+        keys = ", ".join(Recipe.model_fields)
+        raise RecipeError(f"{path}: a recipe is a mapping with the keys {keys} (found {type(tree).__name__}).")
     for override in overrides:
         _apply(tree, override)
     return validate(tree, str(path))
@@ -47,22 +51,73 @@ def validate(tree: Any, origin: str) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        lines = [line for problem in error.errors() for line in _explain(problem).splitlines()]
-        many = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
-        raise RecipeError(f"{origin}: {many}\n" + "\n".join(f"  {line}" for line in lines)) from None
+        problems = _problems(error)
+    problems += _conflicts(_mended(tree, problems))
+    lines = [line for problem in problems for line in _explain(problem).splitlines()]
+    many = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+    raise RecipeError(f"{origin}: {many}\n" + "\n".join(f"  {line}" for line in lines))
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML that reads 5e-5 as a number, as YAML 1.2 does, and refuses a key given twice, of which plain YAML keeps the last."""
+def _problems(error: ValidationError) -> list[Any]:
+    """pydantic's list, less what only pydantic would say: names of union members in a location, and "too short" for a
+    list whose items are merely wrong (those have errors of their own)."""
+    problems: list[Any] = [
+        {**problem, "loc": tuple(part for part in problem["loc"] if "[" not in str(part))} for problem in error.errors()
+    ]
+    return [p for p in problems if p["type"] != "too_short" or len(p["input"]) < p["ctx"]["min_length"]]
+
+
+def _conflicts(tree: Any) -> list[Any]:
+    """The conflicts between options that pydantic looks for only once every single option is right."""
+    try:
+        Recipe.model_validate(tree)
+    except ValidationError as error:
+        problems = _problems(error)
+        deeper = [] if any(not p["loc"] for p in problems) else _conflicts(_mended(tree, problems))
+        return [p for p in problems if p["type"] == "value_error"] + deeper
+    return []
+
+
+def _mended(tree: Any, problems: list[Any]) -> Any:
+    """`tree` with the default, or any right value, in place of each wrong one."""
+    tree = copy.deepcopy(tree)
+    for *parents, last in (_up_to_list(problem["loc"]) for problem in problems if problem["loc"]):
+        node = tree
+        for part in parents:
+            node = node.get(part, {})
+        if last in _STAND_INS:
+            node[last] = _STAND_INS[last]
+        else:
+            node.pop(last, None)
+    return tree
+
+
+def _up_to_list(location: tuple[Any, ...]) -> list[Any]:
+    return list(itertools.takewhile(lambda part: isinstance(part, str), location))
+
+
+_SOURCES = [{"layout": "text", "path": "x"}]
+_STAND_INS: dict[str, Any] = {
+    "name": "x", "base": "x", "sources": _SOURCES, "model": {"base": "x"}, "data": {"sources": _SOURCES},
+}  # fmt: skip
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 where it matters: 5e-5 is a number, and a key given twice is refused (plain YAML keeps the last)."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
-            seen.add(key)
+            word = key_node.tag == "tag:yaml.org,2002:str"
+            if not word or key_node.value in seen:
+                problem = f"the key {key_node.value!r} stands twice" if word else "a key must be a word"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            seen.add(key_node.value)
         return super().construct_mapping(node, deep)
+
+
+_FLOAT = "tag:yaml.org,2002:float"
+_Loader.add_implicit_resolver(_FLOAT, re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789"))
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
@@ -71,7 +126,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise RecipeError(f"{override!r}: an override is written dotted.key=value, for example tune.lora.rank=32.")
     try:
-        value = yaml.load(text, Loader=_UniqueKeys)
+        value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError:
         value = text
     *parents, last = key.split(".")
@@ -86,12 +141,12 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 def _child(node: Any, part: str, key: str) -> Any:
     if isinstance(node, list):
-        return node[_index(node, part, key)]
-    if node.get(part) is None:
-        node[part] = {}
-    if not isinstance(node[part], dict | list):
-        raise RecipeError(f"{key}: {part} is a value ({node[part]!r}), not a section, so nothing below it can be set.")
-    return node[part]
+        child = node[_index(node, part, key)]
+    else:
+        child = node[part] = {} if node.get(part) is None else node[part]
+    if not isinstance(child, dict | list):
+        raise RecipeError(f"{key}: {part} is a value ({child!r}), not a section, so nothing below it can be set.")
+    return child
 
 
 def _index(node: list[Any], part: str, key: str) -> int:
@@ -109,16 +164,28 @@ def _explain(problem: Any) -> str:
         return f"{path}: unknown key.{_suggest(location)}"
     if kind == "missing":
         return f"{path}: missing, and it has no default.{_help(location)}"
+    if kind == "string_pattern_mismatch":
+        return f"{path}: not allowed (got {problem['input']!r}).{_help(location)}"
+    if kind == "model_type":
+        section = _section_at(location)
+        keys = ", ".join(section.model_fields) if section else ""
+        return f"{path}: must be a section with the keys {keys} (got {problem['input']!r})."
     if kind == "value_error":
         text = str(context["error"])
         return text if not path else f"{path}: {text}"
-    limits = {"greater_than_equal": ("must be >=", "ge"), "greater_than": ("must be >", "gt"),
-              "less_than_equal": ("must be <=", "le"), "less_than": ("must be <", "lt")}
+    limits = {
+        "greater_than_equal": ("must be >=", "ge"),
+        "greater_than": ("must be >", "gt"),
+        "less_than_equal": ("must be <=", "le"),
+        "less_than": ("must be <", "lt"),
+    }
     if kind in limits:
         words, name = limits[kind]
         return f"{path}: {words} {context[name]} (got {problem['input']!r})"
     if kind == "literal_error":
-        near = difflib.get_close_matches(str(problem["input"]), context["expected"].replace("'", "").replace(" or ", ", ").split(", "), 1)
+        near = difflib.get_close_matches(
+            str(problem["input"]), context["expected"].replace("'", "").replace(" or ", ", ").split(", "), 1
+        )
         hint = f" Did you mean {near[0]}?" if near else ""
         return f"{path}: must be {context['expected']} (got {problem['input']!r}).{hint}"
     return f"{path}: {problem['msg'][0].lower()}{problem['msg'][1:]} (got {problem['input']!r})"

@@ -23,7 +23,17 @@ from typing import Any
 
 from medtune.errors import RunDirError
 
-PACKAGES = ("medtune", "torch", "transformers", "peft", "accelerate", "tokenizers", "datasets", "sacrebleu", "rouge-score")
+PACKAGES = (
+    "medtune",
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "tokenizers",
+    "datasets",
+    "sacrebleu",
+    "rouge-score",
+)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -39,7 +49,9 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise RunDirError(f"{path}: cannot be written ({error.strerror}). Free some space or choose another --out.") from error
+        raise RunDirError(
+            f"{path}: cannot be written ({error.strerror}). Free some space or choose another --out."
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -52,7 +64,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RunDirError(f"{path}: not found. Run the stage that writes it: medtune run RECIPE --out {path.parent}") from None
+        raise RunDirError(
+            f"{path}: not found. Run the stage that writes it: medtune run RECIPE --out {path.parent}"
+        ) from None
     except (OSError, ValueError) as error:
         raise RunDirError(f"{path}: cannot be read ({error}). Delete it and run the stage again.") from error
 
@@ -70,7 +84,9 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 try:
                     yield json.loads(line)
                 except ValueError:
-                    raise RunDirError(f"{path}:{number}: not a JSON object. Delete the file and run its stage again.") from None
+                    raise RunDirError(
+                        f"{path}:{number}: not a JSON object. Delete the file and run its stage again."
+                    ) from None
     except FileNotFoundError:
         raise RunDirError(f"{path}: not found. Run the data stage first: medtune data RECIPE") from None
 
@@ -138,7 +154,11 @@ class RunDir:
     def finish(self, stage: str, fingerprint: str, **facts: Any) -> None:
         """Record that `stage` is done, with `facts` about it (seconds, counts, hashes)."""
         manifest = self.manifest()
-        manifest["stages"][stage] = {"fingerprint": fingerprint, "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **facts}
+        manifest["stages"][stage] = {
+            "fingerprint": fingerprint,
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            **facts,
+        }
         write_json(self.manifest_path, manifest)
 
     @contextlib.contextmanager
@@ -151,7 +171,9 @@ class RunDir:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise RunDirError(f"{self.path}: another medtune process works here. Wait for it, or choose another --out.") from None
+                raise RunDirError(
+                    f"{self.path}: another medtune process works here. Wait for it, or choose another --out."
+                ) from None
             yield
 
 
@@ -161,5 +183,10 @@ def environment() -> dict[str, Any]:
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-    return {"python": platform.python_version(), "system": platform.platform(terse=True), "machine": platform.machine(),
-            "cpus": os.cpu_count(), "versions": versions}
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(terse=True),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "versions": versions,
+    }

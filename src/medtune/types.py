@@ -56,7 +56,7 @@ class Sample:
     """A conversation as token ids.
 
     Causal models: `labels` is as long as `input_ids`, -100 wherever the token is not supervised (not yet shifted).
-    Encoder-decoder models: `input_ids` is the encoder's input and `labels` the decoder's target, every label supervised.
+    Encoder-decoder models: `input_ids` is the encoder's input, `labels` the decoder's target, every label supervised.
     `truncated` counts the tokens that `data.max_length` cut away.
     """
 
