@@ -1,0 +1,348 @@
+"""From a raw row to conversations: one small function per layout, and the table of layouts.
+
+Covered: column names and their renaming, types, the wording of each layout, topics where the source names or words one.
+Not covered: white space and quality (`clean`). A converter returns the row's conversations, or the reason why the row is
+left out; a row that is broken raises DataError with the column, and the caller adds file and row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from medtune.errors import DataError
+from medtune.types import Conversation, Message
+
+Values = Mapping[str, Any]
+Converted = list[Conversation] | str
+NO_QUESTION, NO_ANSWER, WRONG_ANSWER = "no question", "no answer", "labelled as a wrong answer"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How rows are laid out. `columns` must be there, `optional` may; `suffixes` are the file endings it is read from."""
+
+    columns: tuple[str, ...]
+    optional: tuple[str, ...]
+    suffixes: tuple[str, ...]
+    convert: Callable[[Values], Converted]
+    example: str
+    origin: str
+    licence: str = ""
+
+
+def convert_row(layout: Layout, raw: Values, columns: Mapping[str, str]) -> Converted:
+    """The conversations of one raw row, or why it has none. `columns` maps the layout's names to the source's own.
+
+    Raises DataError naming the column for a missing column, a null or a wrong type.
+    """
+    known = (*layout.columns, *layout.optional)
+    values = {name: raw[columns.get(name, name)] for name in known if columns.get(name, name) in raw}
+    for name in layout.columns:
+        if name not in values:
+            theirs = columns.get(name, name)
+            raise DataError(
+                f"column '{theirs}': missing. Columns there: {', '.join(map(str, raw)) or 'none'}. This layout needs "
+                f"{', '.join(layout.columns)}; rename with columns: {{{name}: THEIR_NAME}}"
+            )
+    return layout.convert(values)
+
+
+def check_columns(layout: Layout, columns: Mapping[str, str], place: str) -> None:
+    """Refuse a renaming of a column that the layout does not have."""
+    known = (*layout.columns, *layout.optional)
+    unknown = [name for name in columns if name not in known]
+    if unknown:
+        raise DataError(
+            f"{place}.columns: {', '.join(unknown)}: this layout has no such column. Its columns: {', '.join(known)}."
+        )
+
+
+def _text(values: Values, name: str) -> str:
+    value = values[name]
+    if isinstance(value, str):
+        return value
+    if value is None:
+        raise DataError(f"column '{name}': null, expected text")
+    raise DataError(f"column '{name}': {type(value).__name__} ({str(value)[:40]}), expected text")
+
+
+def _optional(values: Values, *names: str) -> str:
+    """The first of `names` that is there and not null; a number is taken as its text."""
+    return next((str(values[name]).strip() for name in names if values.get(name) is not None), "")
+
+
+def _pair(question: str, answer: str, **facts: str) -> list[Conversation]:
+    return [Conversation(id="", messages=(Message("user", question), Message("assistant", answer)), **facts)]
+
+
+# MedQuAD -------------------------------------------------------------------------------------------------------------
+
+_QUESTION_END = re.compile(r"\s*\?[\s?]*$")
+_BULLET = re.compile(r"(?:[^\S\n]{2,}|(?<=[.:;!?)])[^\S\n])-[^\S\n]+(?=\S)")
+_WORDINGS = re.compile(
+    r"""^(?:
+        what\ is\ \(are\)\ (?P<a>.+) | do\ you\ have\ information\ about\ (?P<b>.+) | how\ to\ (?:diagnose|prevent)\ (?P<c>.+)
+      | what\ (?:is|are)\ the\ (?:symptoms|signs\ and\ symptoms|treatments|stages|complications|outlook)\ (?:of|for)\ (?P<d>.+)
+      | what\ are\ the\ genetic\ changes\ related\ to\ (?P<e>.+) | how\ many\ people\ are\ affected\ by\ (?P<f>.+)
+      | who\ is\ at\ risk\ for\ (?P<g>.+) | what\ to\ do\ for\ (?P<h>.+) | what\ causes\ (?P<i>.+) | is\ (?P<j>.+)\ inherited
+      | what\ research\ \(or\ clinical\ trials\)\ is\ being\ done\ for\ (?P<k>.+)
+      | where\ to\ find\ support\ for\ people\ with\ (?P<l>.+)
+    )$""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def _medquad_xml(values: Values) -> Converted:
+    return _medquad(values, _text(values, "focus").strip())
+
+
+def _medquad_csv(values: Values) -> Converted:
+    question = _QUESTION_END.sub("", _text(values, "Question").strip())
+    match = _WORDINGS.match(question)
+    topic = next(found for found in match.groups() if found) if match else ""
+    facts = {"question": values["Question"], "answer": values["Answer"], "question_type": values.get("qtype")}
+    return _medquad(facts, topic.strip(" ?"))
+
+
+def _medquad(values: Values, topic: str) -> Converted:
+    """MedQuAD's questions end in " ?" or "? ?", and its lists run on in one line: both are put right."""
+    question = _QUESTION_END.sub("?", _text(values, "question").strip())
+    answer = _BULLET.sub("\n- ", _text(values, "answer")) if values["answer"] is not None else ""
+    return _pair(
+        question, answer, topic=topic, question_type=_optional(values, "question_type"), url=_optional(values, "url")
+    )
+
+
+# Question and answer in columns --------------------------------------------------------------------------------------
+
+_GENERAL_INSTRUCTION = re.compile(
+    r"(?:please )?answer (?:this|the(?: following)?)(?: medical)? question(?: truthfully)?[.:]?", re.IGNORECASE
+)
+_TERM = re.compile(
+    r"""^(?:what\ does\ (?:the\ term\ )?["“'](?P<a>[^"”]+?)["”']\ (?:mean|refer\ to)
+      | (?:what\ is|define)\ (?:the\ )?(?:definition|meaning)\ of\ (?P<b>.+) | define\ (?P<c>.+)
+      | (?:what|who)\ (?:is|are)\ (?:a\ |an\ |the\ )?(?P<d>\S+(?:\ \S+){0,3}) )[?.]*$""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def _flashcards(values: Values) -> Converted:
+    """Alpaca's columns: the instruction is the question where `input` is empty, and precedes it where it says something."""
+    instruction, given = _text(values, "instruction").strip(), _optional(values, "input")
+    if not given:
+        question = instruction
+    elif not instruction or _GENERAL_INSTRUCTION.fullmatch(instruction):
+        question = given
+    else:
+        question = f"{instruction}\n\n{given}"
+    match = _TERM.match(question)
+    topic = next(found for found in match.groups() if found) if match else ""
+    return _pair(question, _text(values, "output"), topic=topic.strip(" ?\"'"))
+
+
+def _labelled_answers(values: Values) -> Converted:
+    label = str(values["label"]).strip()
+    if label in ("-1", "-1.0"):
+        return WRONG_ANSWER
+    if label not in ("1", "1.0"):
+        raise DataError(f"column 'label': {label!r}, expected 1 (right answer) or -1 (wrong answer)")
+    return _pair(_text(values, "short_question"), _text(values, "short_answer"))
+
+
+_QUESTION_MARK = re.compile(r"^q\s*[.:]\s*", re.IGNORECASE)
+
+
+def _patient_doctor(values: Values) -> Converted:
+    """`Description` is a one-line summary of the patient's question (the topic), or a code such as GENHX (the type)."""
+    description = _QUESTION_MARK.sub("", _optional(values, "Description"))
+    is_summary = len(description.split()) > 2
+    return _pair(
+        _text(values, "Patient"),
+        _text(values, "Doctor"),
+        topic=description if is_summary else "",
+        question_type="" if is_summary else description,
+    )
+
+
+def _question_answer(values: Values) -> Converted:
+    facts = {name: _optional(values, name) for name in ("topic", "question_type", "url")}
+    return _pair(
+        _text(values, "question"), _text(values, "answer"), licence=_optional(values, "licence", "license"), **facts
+    )
+
+
+# Many turns, written library, plain text -----------------------------------------------------------------------------
+
+ROLES = ("system", "user", "assistant")
+
+
+def _chat(values: Values) -> Converted:
+    """Cut to what can be learnt from: from the first user turn to the last assistant turn, a system turn kept in front.
+
+    Turns of one speaker in a row become one, since most chat templates insist that speakers alternate.
+    """
+    items = values["messages"]
+    if not isinstance(items, list):
+        raise DataError(f"column 'messages': {type(items).__name__}, expected a list of {{role, content}}")
+    turns = [_turn(item, number) for number, item in enumerate(items, 1)]
+    system = [turn for turn in turns[:1] if turn.role == "system"]
+    merged: list[Message] = []
+    for turn in turns[len(system) :]:
+        if turn.role == "system":
+            raise DataError("column 'messages': a system turn stands after the first turn; it must come first")
+        if merged and merged[-1].role == turn.role:
+            merged[-1] = Message(turn.role, f"{merged[-1].content}\n{turn.content}")
+        elif merged or turn.role == "user":
+            merged.append(turn)
+    if not merged:
+        return NO_QUESTION
+    if merged[-1].role == "user":
+        merged.pop()
+    if not merged:
+        return NO_ANSWER
+    facts = {name: _optional(values, name) for name in ("topic", "question_type", "url")}
+    return [Conversation(id="", messages=(*system, *merged), licence=_optional(values, "licence", "license"), **facts)]
+
+
+def _turn(item: Any, number: int) -> Message:
+    place = f"column 'messages', turn {number}"
+    if not isinstance(item, dict) or "role" not in item or "content" not in item:
+        raise DataError(f"{place}: expected an object with role and content")
+    if item["role"] not in ROLES:
+        raise DataError(f"{place}: role {item['role']!r}, expected {', '.join(ROLES)}")
+    if not isinstance(item["content"], str):
+        raise DataError(f"{place}: content is {type(item['content']).__name__}, expected text")
+    return Message(item["role"], item["content"])
+
+
+_SECTIONS = (
+    ("in_short", ""),
+    ("about", ""),
+    ("what_to_do", "What you can do"),
+    ("see_doctor", "When to see a doctor"),
+    ("emergency", "When it is an emergency"),
+)
+
+
+def _library(values: Values) -> Converted:
+    """One conversation per way of asking; the answer is the entry's sections under their headings."""
+    questions = values["questions"]
+    if not isinstance(questions, list) or not all(isinstance(question, str) for question in questions):
+        raise DataError(f"column 'questions': {type(questions).__name__}, expected a list of texts")
+    parts = []
+    for name, heading in _SECTIONS:
+        body = _prose(values.get(name), name)
+        if body:
+            parts.append(f"{heading}:\n{body}" if heading else body)
+    links = values.get("links") or []
+    first = links[0] if isinstance(links, list) and links else ""
+    url = first.get("url", "") if isinstance(first, dict) else str(first)
+    topic, answer = _text(values, "topic"), "\n\n".join(parts)
+    return [conversation for question in questions for conversation in _pair(question, answer, topic=topic, url=url)]
+
+
+def _prose(value: Any, name: str) -> str:
+    """A section's text; a list becomes bullets."""
+    if value is None or isinstance(value, str):
+        return (value or "").strip()
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return "\n".join(f"- {item.strip()}" for item in value)
+    raise DataError(f"column '{name}': {type(value).__name__}, expected text or a list of texts")
+
+
+def _plain_text(values: Values) -> Converted:
+    title = _optional(values, "title")
+    messages = (Message("text", _text(values, "text")),)
+    return [
+        Conversation(
+            id="",
+            messages=messages,
+            topic=title,
+            url=_optional(values, "url"),
+            licence=_optional(values, "licence", "license"),
+        )
+    ]
+
+
+_JSON, _TABLES = (".json", ".jsonl"), (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+_FACTS = ("topic", "question_type", "url", "licence", "license")
+
+LAYOUTS: dict[str, Layout] = {
+    "medquad_xml": Layout(
+        ("focus", "question", "answer"),
+        ("question_type", "url"),
+        (".xml",),
+        _medquad_xml,
+        '<Document url="..."><Focus>Acne</Focus><QAPairs><QAPair><Question qtype="causes">What causes Acne ?</Question><Answer>...',
+        "MedQuAD's own XML: github.com/abachaa/MedQuAD, as a folder or .tar.gz",
+        "CC BY 4.0",
+    ),
+    "medquad_csv": Layout(
+        ("Question", "Answer"),
+        ("qtype",),
+        _TABLES,
+        _medquad_csv,
+        "causes,What causes Acne ?,Hormone changes ...",
+        "MedQuAD as one table: keivalya/MedQuad-MedicalQnADataset",
+        "CC BY 4.0",
+    ),
+    "flashcards": Layout(
+        ("instruction", "output"),
+        ("input",),
+        _TABLES,
+        _flashcards,
+        '{"instruction": "Answer this question truthfully", "input": "What does the term \\"biologic\\" mean?", "output": "a drug ..."}',
+        "the Alpaca family: medalpaca/medical_meadow_medical_flashcards",
+    ),
+    "labelled_answers": Layout(
+        ("short_question", "short_answer", "label"),
+        ("tags",),
+        _TABLES,
+        _labelled_answers,
+        "can i take ...,hi thanks ...,['headache'],1",
+        "the Kaggle medical chatbot table; label -1 marks an answer to another question",
+    ),
+    "patient_doctor": Layout(
+        ("Patient", "Doctor"),
+        ("Description",),
+        _TABLES,
+        _patient_doctor,
+        "Q. What is ...?,Hello doctor ...,Hi. You should ...",
+        "ruslanmv/ai-medical-chatbot",
+    ),
+    "chat": Layout(
+        ("messages",),
+        _FACTS,
+        (*_JSON, ".parquet"),
+        _chat,
+        '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}',
+        "chat data sets of any origin",
+    ),
+    "question_answer": Layout(
+        ("question", "answer"),
+        _FACTS,
+        _TABLES,
+        _question_answer,
+        "question,answer,topic",
+        "any table; name its columns with `columns`",
+    ),
+    "library": Layout(
+        ("topic", "questions", "in_short"),
+        ("about", "what_to_do", "see_doctor", "emergency", "links", "reviewed", "synonyms"),
+        _JSON,
+        _library,
+        '{"topic": "Acne", "questions": ["What is acne?"], "in_short": "...", "about": "...", "what_to_do": "..."}',
+        "medtune's written library (path: starter), or your own",
+    ),
+    "text": Layout(
+        ("text",),
+        ("title", "url", "licence", "license"),
+        (".txt", ".md", *_TABLES),
+        _plain_text,
+        '{"title": "Asthma", "text": "..."}',
+        "plain text for continued pre-training: .txt, .md, or a table",
+    ),
+}

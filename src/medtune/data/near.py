@@ -1,0 +1,156 @@
+"""Near-duplicate search: for one word set, every other whose Jaccard similarity reaches a threshold. Exact, not sampled.
+
+Two sets with Jaccard >= t share a word among the rarest `n - ceil(t n) + 1` of each (prefix filtering: Chaudhuri et al.
+2006), so only these few words are indexed, and every candidate is verified on the whole sets. Results therefore depend
+neither on the order of the rows nor on the machine. Words are 32-bit hashes; nothing holds the text.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+WORD = re.compile(r"\w+")
+_BUCKETS = 1 << 22  # of the table that estimates how rare a word is; any fixed order of the words is correct
+_BLOCK = 1 << 14  # rows handled at once, which bounds the memory
+
+
+@dataclass(frozen=True)
+class WordSets:
+    """Row i is `words[starts[i]:starts[i + 1]]`, hashes without repetition."""
+
+    starts: Ints
+    words: NDArray[np.uint32]
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def sizes(self) -> Ints:
+        return np.diff(self.starts)
+
+    def __getitem__(self, row: int) -> NDArray[np.uint32]:
+        return self.words[self.starts[row] : self.starts[row + 1]]
+
+    def take(self, rows: Ints) -> WordSets:
+        """Only these rows, in their order."""
+        sizes = self.sizes[rows]
+        return WordSets(np.append(0, np.cumsum(sizes)), self.words[_ranges(self.starts[rows], sizes)])
+
+
+def word_hashes(words: Iterable[str]) -> array[int]:
+    """One hash per distinct word."""
+    return array("I", map(crc32, " ".join(set(words)).encode().split()))
+
+
+def word_sets(texts: Iterable[str]) -> WordSets:
+    """The word sets of `texts`, case folded."""
+    hashes = [word_hashes(WORD.findall(text.casefold())) for text in texts]
+    flat = array("I")
+    for item in hashes:
+        flat.extend(item)
+    return WordSets(
+        np.append(0, np.cumsum([len(item) for item in hashes], dtype=np.int64)), np.frombuffer(flat, np.uint32)
+    )
+
+
+@dataclass(frozen=True)
+class NearIndex:
+    """Word sets sorted rarest word first, and for every word the rows that hold it in their prefix."""
+
+    sets: WordSets
+    threshold: float
+    vocabulary: NDArray[np.uint32]
+    postings: Ints
+    rows: NDArray[np.int32]
+
+
+def build(sets: WordSets, threshold: float) -> NearIndex:
+    """Index `sets` for `matches`."""
+    ordered = _rarest_first(sets)
+    rows = np.repeat(np.arange(len(sets), dtype=np.int32), _prefixes(sets.sizes, threshold))
+    words = ordered.words[_ranges(ordered.starts[:-1], _prefixes(sets.sizes, threshold))]
+    order = np.argsort(words, kind="stable")
+    vocabulary, first = np.unique(words[order], return_index=True)
+    return NearIndex(ordered, threshold, vocabulary, np.append(first, len(words)), rows[order])
+
+
+def matches(index: NearIndex, queries: Ints) -> Iterator[tuple[int, Ints]]:
+    """For each query row, in the given order, the other rows with Jaccard >= threshold (in no fixed order).
+
+    Rows without words match nothing.
+    """
+    sets, limit = index.sets, index.threshold
+    mark = np.zeros(1 << 16, dtype=bool)
+    for begin in range(0, len(queries), _BLOCK):
+        block = queries[begin : begin + _BLOCK]
+        lengths = _prefixes(sets.sizes[block], limit)
+        words = sets.words[_ranges(sets.starts[block], lengths)]
+        places = np.searchsorted(index.vocabulary, words)
+        ends = np.cumsum(lengths)
+        for query, end, length in zip(block.tolist(), ends.tolist(), lengths.tolist(), strict=True):
+            lists = [index.rows[index.postings[p] : index.postings[p + 1]] for p in places[end - length : end].tolist()]
+            yield (
+                query,
+                _verified(index, query, np.unique(np.concatenate(lists)), mark) if lists else np.empty(0, np.int64),
+            )
+
+
+def _verified(index: NearIndex, query: int, candidates: NDArray[np.int32], mark: NDArray[np.bool_]) -> Ints:
+    sets, limit = index.sets, index.threshold
+    own = sets[query]
+    sizes = sets.starts[candidates + 1] - sets.starts[candidates]
+    fits = (sizes >= limit * len(own) - 1e-9) & (sizes * limit <= len(own) + 1e-9) & (candidates != query)
+    rows, sizes = candidates[fits].astype(np.int64), sizes[fits]
+    if not len(rows):
+        return rows
+    # A table of 65,536 marks stays in the cache; its hits are a superset, and only rows that pass it are compared exactly.
+    mark[own & 0xFFFF] = True
+    words = sets.words[_ranges(sets.starts[rows], sizes)]
+    rough = np.add.reduceat(mark[words & 0xFFFF], np.cumsum(sizes) - sizes, dtype=np.int64)
+    mark[own & 0xFFFF] = False
+    likely = rough * (1 + limit) >= limit * (sizes + len(own)) - 1e-9
+    rows, sizes = rows[likely], sizes[likely]
+    if not len(rows):
+        return rows
+    ordered = np.sort(own)
+    words = sets.words[_ranges(sets.starts[rows], sizes)]
+    shared = np.add.reduceat(
+        ordered[np.minimum(np.searchsorted(ordered, words), len(own) - 1)] == words,
+        np.cumsum(sizes) - sizes,
+        dtype=np.int64,
+    )
+    return rows[shared * (1 + limit) >= limit * (sizes + len(own)) - 1e-9]
+
+
+def _prefixes(sizes: Ints, threshold: float) -> Ints:
+    return np.where(sizes > 0, sizes - np.ceil(threshold * sizes - 1e-9).astype(np.int64) + 1, 0)
+
+
+def _rarest_first(sets: WordSets) -> WordSets:
+    counts = np.zeros(_BUCKETS, dtype=np.int64)
+    words = np.empty_like(sets.words)
+    spans = [
+        (int(sets.starts[b]), int(sets.starts[min(b + _BLOCK, len(sets))]), b) for b in range(0, len(sets), _BLOCK)
+    ]
+    for begin, end, _ in spans:
+        counts += np.bincount(sets.words[begin:end] & (_BUCKETS - 1), minlength=_BUCKETS)
+    for begin, end, row in spans:
+        part = sets.words[begin:end]
+        owner = np.repeat(np.arange(len(sets.sizes[row : row + _BLOCK])), sets.sizes[row : row + _BLOCK])
+        words[begin:end] = part[np.lexsort((part, counts[part & (_BUCKETS - 1)], owner))]
+    return WordSets(sets.starts, words)
+
+
+def _ranges(starts: Ints, lengths: Ints) -> Ints:
+    """The concatenation of `arange(start, start + length)` over all pairs."""
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - lengths), lengths)
