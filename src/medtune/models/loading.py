@@ -1,0 +1,175 @@
+"""Tokenizers and weights from the Hub, a local folder or the run itself.
+
+Covered: where a base lies, safe reading (safetensors, else torch's weights-only loader), NF4, tuned models.
+Not covered: what is fast here (`probe`), prompt formats (`chat_template`), making a base (`scratch`, `shapes`).
+No code that comes with a model is ever run: neither a pickle's nor a repository's own Python.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from medtune.errors import ModelError, PrerequisiteError
+from medtune.models import probe
+from medtune.recipe import ModelSection
+from medtune.run_dir import RunDir
+
+STARTER = Path(__file__).parent.parent / "starter" / "model"
+
+
+def locate(section: ModelSection, run_dir: RunDir) -> str:
+    """Where the base is loaded from: a Hub id, a local folder, or the run's own folder for `scratch`."""
+    if section.base == "scratch":
+        return str(run_dir.base)
+    if section.base == "starter":
+        if not STARTER.is_dir():
+            raise ModelError(
+                "model.base: starter, but the embedded model does not exist yet. Expected a Hub id, a local folder or "
+                "scratch. Set model.base: scratch for a small model initialised at random."
+            )
+        return str(STARTER)
+    return section.base
+
+
+def family(config: PretrainedConfig) -> Literal["causal", "seq2seq"]:
+    """Whether a model continues its input (decoder-only) or answers it (encoder-decoder)."""
+    return "seq2seq" if config.is_encoder_decoder else "causal"
+
+
+def load_config(location: str, revision: str | None = None) -> PretrainedConfig:
+    """The configuration at `location`. Raises ModelError where there is none, or one that needs code of its own."""
+    return _read("configuration", location, lambda: AutoConfig.from_pretrained(location, **_where(location, revision)))
+
+
+def load_tokenizer(location: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The fast tokenizer at `location`. Where it has no pad token, EOS pads: labels are masked by length."""
+    tokenizer = _read(
+        "tokenizer", location, lambda: AutoTokenizer.from_pretrained(location, **_where(location, revision))
+    )
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"{location}: its tokenizer has no fast version. Expected a tokenizer.json. Convert it with "
+            "transformers.convert_slow_tokenizer, or use another base."
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(
+    section: ModelSection, location: str, *, device: torch.device | None = None, dtype: torch.dtype | None = None
+) -> PreTrainedModel:
+    """The base model, in eval mode, on its device, in the dtype and with the attention kernel of the section.
+
+    `device` and `dtype` override the section's. Raises ModelError for weights that cannot be read safely, and
+    PrerequisiteError where `nf4` lacks bitsandbytes.
+    """
+    config = load_config(location, section.revision)
+    device = device or probe.device(section)
+    dtype = dtype or probe.dtype(section, device)
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": probe.attention(section, device, dtype)}
+    if section.quantization == "nf4":
+        options |= {"quantization_config": nf4(), "device_map": {"": device}}
+    loader = AutoModelForSeq2SeqLM if family(config) == "seq2seq" else AutoModelForCausalLM
+    model = _read(
+        "weights",
+        location,
+        lambda: loader.from_pretrained(
+            location, config=config, weights_only=True, **options, **_where(location, section.revision)
+        ),
+    )
+    if section.quantization == "nf4":
+        _keep_differentiable(model)
+        return model.eval()
+    return model.to(device).eval()
+
+
+def load_tuned(section: ModelSection, location: str, adapter: Path) -> PreTrainedModel:
+    """The tuned model: the base with the PEFT adapter in `adapter`, or the whole model that lies there."""
+    if not (adapter / "adapter_config.json").exists():
+        if not (adapter / "config.json").exists():
+            raise ModelError(
+                f"{adapter}: no tuned model. Expected adapter_config.json or config.json. Run: medtune tune"
+            )
+        return load_model(section.model_copy(update={"revision": None}), str(adapter))
+    from peft import PeftModel
+
+    base = load_model(section, location)
+    return _read("adapter", str(adapter), lambda: PeftModel.from_pretrained(base, str(adapter))).eval()
+
+
+def nf4() -> BitsAndBytesConfig:
+    """4-bit NormalFloat with double quantisation and bf16 compute. Raises PrerequisiteError without bitsandbytes."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise PrerequisiteError(
+            "model.quantization: nf4 needs bitsandbytes, which is not installed. Run: pip install 'medtune[nf4]', or "
+            "set model.quantization: none."
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def _keep_differentiable(model: PreTrainedModel) -> None:
+    """Forbid bitsandbytes to repack weights for inference on CPUs with AVX512-BF16.
+
+    It never undoes that, and its kernel has no backward pass: after the first evaluation during tuning no gradient
+    would flow through the base any more, without a word.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _where(location: str, revision: str | None) -> dict[str, Any]:
+    local = Path(location).is_dir()
+    return {
+        "trust_remote_code": False,
+        "local_files_only": local,
+        **({} if local else {"revision": revision or "main"}),
+    }
+
+
+def _read(what: str, location: str, read: Callable[[], Any]) -> Any:
+    """`read()`, with every known way to fail told as what was found, what was expected and what to do."""
+    # transformers would otherwise ask a service on the Hub to convert a repository that has only pytorch_model.bin.
+    os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
+    try:
+        return read()
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{location}: its weights are a pickle that holds more than tensors; they were not opened. Expected "
+            "safetensors or a plain pytorch_model.bin. Use another revision, or convert it where you trust it."
+        ) from error
+    except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        hint = (
+            "The folder must hold config.json, tokenizer.json and model.safetensors (or pytorch_model.bin)."
+            if Path(location).is_dir()
+            else "Expected `scratch`, `starter`, an existing local folder, or an id on huggingface.co that is public "
+            "or that your HF_TOKEN may read; with the Hub out of reach, one that is already in the cache."
+        )
+        raise ModelError(
+            f"{location}: the {what} cannot be loaded ({first}). {hint} Correct model.base or model.revision."
+        ) from error
