@@ -1,0 +1,100 @@
+"""The stages in order: the only file that knows them all. A stage is imported when its turn comes.
+
+Covered: which stages must run, the manifest's facts about the run as a whole, what is printed between the stages.
+Not covered: what a stage does (each package's `stage`) and how it goes on when it was cut off.
+
+A stage is up to date when its fingerprint, chained to those of the stages before it, is the one that it finished with.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from typing import Any
+
+from rich.console import Console
+
+from medtune.errors import RunDirError
+from medtune.recipe import Recipe
+from medtune.run_dir import RunDir, environment, hash_of, read_json, write_json
+
+STAGES = {"data": "medtune.data.stage", "tune": "medtune.tuning.stage", "evaluate": "medtune.evaluation.stage"}
+
+console = Console()
+
+
+def run(recipe: Recipe, run_dir: RunDir, only: str | None = None) -> None:
+    """Bring the stages up to date, or `only` one of them, for which those before it must be.
+
+    Raises RunDirError for a folder that is no run's, or that another process works in; and what a stage raises.
+    """
+    with _opened(run_dir):
+        _write_facts(recipe, run_dir)
+        chain = ""
+        for name, module in STAGES.items():
+            stage = importlib.import_module(module)
+            inputs = (recipe,) if name == "data" else (recipe, run_dir)
+            chain = hash_of(chain, stage.fingerprint(*inputs))
+            if run_dir.is_done(name, chain):
+                console.print(f"{name}: up to date", style="dim")
+            elif only in (None, name):
+                _run_stage(stage, name, chain, recipe, run_dir)
+            else:
+                raise RunDirError(
+                    f"{run_dir.path}: the {name} stage, which {only} builds on, is not up to date for this recipe. "
+                    f"Run all stages: medtune run RECIPE --out {run_dir.path}"
+                )
+            if name == only:
+                break
+    _show_outcome(run_dir)
+
+
+def _opened(run_dir: RunDir) -> Any:
+    """The folder's lock; a folder that holds something other than a run is left alone."""
+    inside = {path.name for path in run_dir.path.iterdir()} if run_dir.path.is_dir() else set()
+    if inside - {".lock"} and not inside & {"manifest.json", "recipe.json"}:
+        raise RunDirError(f"{run_dir.path}: this folder is not empty and not a run's. Choose another --out.")
+    return run_dir.lock()
+
+
+def _write_facts(recipe: Recipe, run_dir: RunDir) -> None:
+    """The resolved recipe, and what is known before the first stage; says which options changed since the last time."""
+    path, resolved = run_dir.path / "recipe.json", recipe.model_dump(mode="json")
+    if path.exists() and (changed := _changed(read_json(path), resolved)):
+        console.print(f"{run_dir.path} holds an earlier run; changed since: {', '.join(changed)}", markup=False)
+    write_json(path, resolved)
+    seeds = {"seed": recipe.seed, "data.split.seed": recipe.data.split.seed}
+    run_dir.update_manifest(name=recipe.name, environment=environment(), seeds=seeds)
+
+
+def _changed(old: Any, new: Any, path: str = "") -> list[str]:
+    """Dotted names of the options that differ."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return [] if old == new else [path]
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return [line for name in names for line in _changed(old.get(name), new.get(name), f"{path}.{name}".lstrip("."))]
+
+
+def _run_stage(stage: Any, name: str, chain: str, recipe: Recipe, run_dir: RunDir) -> None:
+    """Run one stage. From here on it and those after it are out of date, even if this is cut off."""
+    stages = run_dir.manifest()["stages"]
+    earlier = list(STAGES)[: list(STAGES).index(name)]
+    run_dir.update_manifest(stages={done: facts for done, facts in stages.items() if done in earlier})
+    console.rule(f"{name}: its inputs have changed, so it runs again" if name in stages else name)
+    start = time.perf_counter()
+    stage.run(recipe, run_dir)
+    run_dir.finish(name, chain, seconds=round(time.perf_counter() - start, 1))
+
+
+def _show_outcome(run_dir: RunDir) -> None:
+    """The verdict, where the report lies, and what to do next."""
+    summary = run_dir.evaluation / "summary.json"
+    if "evaluate" not in run_dir.manifest()["stages"]:
+        console.print(f"Next: medtune run {run_dir.path}", markup=False)
+        return
+    console.rule()
+    console.print(read_json(summary)["verdict"]["sentence"], style="bold", markup=False, highlight=False)
+    console.print(f"Report: {run_dir.path / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        "Next:   medtune runs   compares all runs; medtune run RECIPE KEY=VALUE --out DIR   tries another option"
+    )
