@@ -30,7 +30,7 @@ app = typer.Typer(
 Target = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML), or the folder of a run.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[dotted.key=value]...", help="Options laid over the recipe, such as tune.lora.rank=32."),
+    typer.Argument(metavar="dotted.key=value", help="Options laid over the recipe, such as tune.lora.rank=32."),
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder of the run. [default: runs/NAME]")]
 
@@ -70,7 +70,9 @@ def _options(
 def check(
     recipe: Target,
     overrides: Overrides = None,
-    measure: Annotated[bool, typer.Option(help="Also run two optimiser steps at the longest batch.")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Also run two optimiser steps at the longest batch.")
+    ] = False,
 ) -> None:
     """Before anything is paid for: what the recipe will do, what it will cost, and every mistake in it."""
     resolved, _ = _open(recipe, overrides)
