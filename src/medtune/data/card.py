@@ -1,13 +1,13 @@
 """The data card: what went in, what was dropped and why, how it was split, and how much of the test the training split shows.
 
 `data_card.json`, flat on purpose:
-  sources         list: path, layout, revision, commit, licence, files, rows, bad_rows, conversations
-  bad_rows        {count, examples: [{file, row, problem}]}
+  sources         list: path, layout, revision, commit, licences {name: conversations}, files, rows, bad_rows, conversations
+  bad_rows        {count, examples: [{file, row, text}]}
   dropped         list: reason, count, example {file, row, text}
   conversations   how many are in the three splits together
   splits          {train | validation | test: {conversations, groups, share}}
-  leakage         {before | after: {questions, answers, topics, measured}}: shares of the test conversations; before = a random
-                  split of the same sizes; null where nothing could be measured
+  leakage         {before | after: {questions, answers, topics, measured}}: shares of the test conversations; before = a random split of all
+                  rows; null where nothing could be measured
   lengths         {prompt_words | answer_words: {mean, min, p5, p25, p50, p75, p95, p99, max}}
   answer_histogram {edges: n + 1 word counts, counts: n}
   question_types  {name: conversations}, most frequent first
@@ -20,11 +20,12 @@ from dataclasses import asdict
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from medtune.data import split
-from medtune.data.collect import Collected, read_at
+from medtune.data.collect import Collected, SourceTally, read_at
 from medtune.data.features import Features
 from medtune.data.near import Ints, NearIndex
 from medtune.recipe import Recipe
@@ -36,65 +37,62 @@ LARGEST_TOPICS = 20
 
 
 def build_card(
-    recipe: Recipe, collected: Collected, features: Features, parts: split.Split, index: NearIndex, spool: IO[bytes]
+    recipe: Recipe, collected: Collected, parts: split.Split, index: NearIndex, spool: IO[bytes]
 ) -> dict[str, Any]:
-    """The card of `features`, the rows that were left after cleaning."""
-    kept = parts.side != split.LEFT_OUT
-    random = split.random_sides(features, parts, recipe.data.split.seed)
-    types = np.bincount(features.question_type[kept], minlength=len(collected.question_types))
-    by_frequency = np.argsort(-types, kind="stable")
+    """The card of one run; `index` holds the answers of all collected rows."""
+    features, kept = collected.features, parts.kept
+    random = split.random_sides(len(features), recipe.data.split)
     return {
-        "sources": [
-            {
-                "path": t.source.path,
-                "layout": t.source.layout,
-                "revision": t.source.revision,
-                "commit": t.commit,
-                "licence": t.licence or "not stated",
-                "files": len(t.files),
-                "rows": t.rows,
-                "bad_rows": t.bad_rows,
-                "conversations": t.conversations,
-            }
-            for t in collected.sources
-        ],
+        "sources": [_source(tally) for tally in collected.sources],
         "bad_rows": {
-            "count": sum(t.bad_rows for t in collected.sources),
-            "examples": [
-                {"file": e.file, "row": e.row, "problem": e.text} for t in collected.sources for e in t.bad_examples
-            ],
+            "count": sum(tally.bad_rows for tally in collected.sources),
+            "examples": [asdict(example) for tally in collected.sources for example in tally.bad_examples],
         },
-        "dropped": [
-            {"reason": reason, "count": d.count, "example": asdict(d.example)}
-            for reason, d in collected.dropped.items()
-        ],
+        "dropped": [{"reason": reason, **asdict(dropped)} for reason, dropped in collected.dropped.items()],
         "conversations": int(kept.sum()),
-        "splits": {name: _size(parts, code, int(kept.sum())) for code, name in enumerate(split.NAMES)},
-        "leakage": {"before": _leakage(features, random, index), "after": _leakage(features, parts.side, index)},
+        "splits": {name: _size(parts, code) for code, name in enumerate(split.NAMES)},
+        "leakage": {
+            "before": _leakage(split.leakage(features, random, index)),
+            "after": _leakage(split.leakage(features, parts.side, index)),
+        },
         "lengths": {
             "prompt_words": _spread(features.prompt_words[kept]),
             "answer_words": _spread(features.answer_words[kept]),
         },
         "answer_histogram": _histogram(features.answer_words[kept]),
-        "question_types": {
-            collected.question_types[i]: int(types[i]) for i in by_frequency if types[i] and collected.question_types[i]
-        },
+        "question_types": _question_types(collected, kept),
         "topics": _topics(features, kept, spool),
     }
 
 
-def _size(parts: split.Split, code: int, total: int) -> dict[str, Any]:
-    rows = parts.side == code
+def _source(tally: SourceTally) -> dict[str, Any]:
     return {
-        "conversations": int(rows.sum()),
-        "groups": len(np.unique(parts.group[rows])),
-        "share": round(float(rows.sum()) / total, 4),
+        "path": tally.source.path,
+        "layout": tally.source.layout,
+        "revision": tally.source.revision,
+        "commit": tally.commit,
+        "licences": dict(tally.licences),
+        "files": len(tally.files),
+        "rows": tally.rows,
+        "bad_rows": tally.bad_rows,
+        "conversations": tally.conversations,
     }
 
 
-def _leakage(features: Features, side: Any, index: NearIndex) -> dict[str, Any] | None:
-    measured = split.leakage(features, side, index)
+def _size(parts: split.Split, code: int) -> dict[str, Any]:
+    rows = parts.side == code
+    share = round(float(rows.sum() / parts.kept.sum()), 4)
+    return {"conversations": int(rows.sum()), "groups": len(np.unique(parts.group[rows])), "share": share}
+
+
+def _leakage(measured: split.Leakage | None) -> dict[str, Any] | None:
     return None if measured is None else asdict(measured)
+
+
+def _question_types(collected: Collected, kept: NDArray[np.bool_]) -> dict[str, int]:
+    counts = np.bincount(collected.features.question_type[kept], minlength=len(collected.question_types))
+    named = [(name, int(count)) for name, count in zip(collected.question_types, counts, strict=True) if name and count]
+    return dict(sorted(named, key=lambda item: -item[1]))
 
 
 def _spread(words: Ints) -> dict[str, float]:
@@ -135,7 +133,7 @@ def show(card: dict[str, Any], console: Console | None = None) -> None:
     if card["bad_rows"]["count"]:
         example = card["bad_rows"]["examples"][0]
         console.print(
-            f"{card['bad_rows']['count']:,} broken rows skipped, such as {example['file']}, row {example['row']}: {example['problem']}",
+            f"{card['bad_rows']['count']:,} broken rows skipped, such as {example['file']}, row {example['row']}: {example['text']}",
             markup=False,
         )
     for item in card["dropped"]:

@@ -7,12 +7,13 @@ duplicates and the split, which are decided afterwards on the collected features
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 from medtune.data import clean
-from medtune.data.convert import LAYOUTS, Layout, check_columns, convert_row
+from medtune.data.convert import LAYOUTS, Converted, Layout, check_columns, convert_row
 from medtune.data.features import Collector, Features
 from medtune.data.formats import Row
 from medtune.data.progress import bar
@@ -46,8 +47,8 @@ class SourceTally:
     """What one source held."""
 
     source: Source
-    licence: str
     commit: str = ""
+    licences: Counter[str] = field(default_factory=Counter)
     files: set[str] = field(default_factory=set)
     rows: int = 0
     bad_rows: int = 0
@@ -75,11 +76,12 @@ def collect(section: DataSection, spool: IO[bytes]) -> Collected:
     Raises DataError for a source that cannot be read, has no rows, or has too large a share of broken rows.
     """
     collector = Collector()
-    tallies, dropped = [], {}
+    tallies: list[SourceTally] = []
+    dropped: dict[str, Dropped] = {}
     for position, source in enumerate(section.sources):
         layout = LAYOUTS[source.layout]
         check_columns(layout, source.columns, f"data.sources.{position}")
-        tally = SourceTally(source, source.licence or layout.licence, commit_of(source))
+        tally = SourceTally(source, commit_of(source))
         for conversation, row in _conversations(source, layout, tally, dropped):
             conversation = clean.normalised(conversation)
             reason = clean.rejection(conversation, section.clean)
@@ -89,7 +91,9 @@ def collect(section: DataSection, spool: IO[bytes]) -> Collected:
             identity = collector.add(
                 conversation, source=position, file=row.file, number=row.number, offset=spool.tell()
             )
-            spool.write(_line(conversation, identity, source.path, conversation.licence or tally.licence))
+            licence = conversation.licence or source.licence or layout.licence
+            tally.licences[licence or "not stated"] += 1
+            spool.write(_line(conversation, identity, source.path, licence))
             tally.conversations += 1
         _check_bad_rows(tally, section.clean.max_bad_rows, position)
         tallies.append(tally)
@@ -106,7 +110,8 @@ def _conversations(
             advance()
             tally.rows += 1
             tally.files.add(row.file)
-            problem, converted = row.problem, []
+            problem = row.problem
+            converted: Converted = []
             if not problem:
                 try:
                     converted = convert_row(layout, row.values, source.columns)

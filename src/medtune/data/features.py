@@ -43,11 +43,6 @@ class Features:
     def __len__(self) -> int:
         return len(self.key)
 
-    def take(self, rows: Ints) -> Features:
-        """Only these rows, in their order."""
-        columns = {name: getattr(self, name)[rows] for name in (*HASHES, *COUNTS)}
-        return Features(words=self.words.take(rows), **columns)
-
 
 def hash64(text: str) -> int:
     """64 bits of `text`; 0 only for the empty text."""

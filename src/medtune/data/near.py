@@ -63,7 +63,8 @@ def word_sets(texts: Iterable[str]) -> WordSets:
 
 @dataclass(frozen=True)
 class NearIndex:
-    """Word sets sorted rarest word first, and for every word the rows that hold it in their prefix."""
+    """Word sets, rarest word first, and for the words in their prefixes the rows:
+    `rows[postings[i]:postings[i + 1]]` hold `vocabulary[i]`."""
 
     sets: WordSets
     threshold: float
@@ -73,13 +74,14 @@ class NearIndex:
 
 
 def build(sets: WordSets, threshold: float) -> NearIndex:
-    """Index `sets` for `matches`."""
-    ordered = _rarest_first(sets)
-    rows = np.repeat(np.arange(len(sets), dtype=np.int32), _prefixes(sets.sizes, threshold))
-    words = ordered.words[_ranges(ordered.starts[:-1], _prefixes(sets.sizes, threshold))]
+    """Index `sets` for `matches`. The words of each row are put into another order, in place."""
+    _sort_rarest_first(sets)
+    lengths = _prefixes(sets.sizes, threshold)
+    words = sets.words[_ranges(sets.starts[:-1], lengths)]
     order = np.argsort(words, kind="stable")
+    rows = np.repeat(np.arange(len(sets), dtype=np.int32), lengths)[order]
     vocabulary, first = np.unique(words[order], return_index=True)
-    return NearIndex(ordered, threshold, vocabulary, np.append(first, len(words)), rows[order])
+    return NearIndex(sets, threshold, vocabulary, np.append(first, len(words)), rows)
 
 
 def matches(index: NearIndex, queries: Ints) -> Iterator[tuple[int, Ints]]:
@@ -134,19 +136,18 @@ def _prefixes(sizes: Ints, threshold: float) -> Ints:
     return np.where(sizes > 0, sizes - np.ceil(threshold * sizes - 1e-9).astype(np.int64) + 1, 0)
 
 
-def _rarest_first(sets: WordSets) -> WordSets:
+def _sort_rarest_first(sets: WordSets) -> None:
+    """Sort each row in place by how often its words occur, then by hash: one total order for all rows."""
+    blocks = [slice(row, row + _BLOCK) for row in range(0, len(sets), _BLOCK)]
+    spans = [slice(*sets.starts[[block.start, min(block.stop, len(sets))]].tolist()) for block in blocks]
     counts = np.zeros(_BUCKETS, dtype=np.int64)
-    words = np.empty_like(sets.words)
-    spans = [
-        (int(sets.starts[b]), int(sets.starts[min(b + _BLOCK, len(sets))]), b) for b in range(0, len(sets), _BLOCK)
-    ]
-    for begin, end, _ in spans:
-        counts += np.bincount(sets.words[begin:end] & (_BUCKETS - 1), minlength=_BUCKETS)
-    for begin, end, row in spans:
-        part = sets.words[begin:end]
-        owner = np.repeat(np.arange(len(sets.sizes[row : row + _BLOCK])), sets.sizes[row : row + _BLOCK])
-        words[begin:end] = part[np.lexsort((part, counts[part & (_BUCKETS - 1)], owner))]
-    return WordSets(sets.starts, words)
+    for span in spans:
+        counts += np.bincount(sets.words[span] & (_BUCKETS - 1), minlength=_BUCKETS)
+    rarity = np.minimum(counts, (1 << 18) - 1).astype(np.uint64) << np.uint64(32)
+    for block, span in zip(blocks, spans, strict=True):
+        sizes, words = sets.sizes[block], sets.words[span]
+        owner = np.repeat(np.arange(len(sizes), dtype=np.uint64) << np.uint64(50), sizes)
+        sets.words[span] = np.sort(owner | rarity[words & (_BUCKETS - 1)] | words) & np.uint64(0xFFFFFFFF)
 
 
 def _ranges(starts: Ints, lengths: Ints) -> Ints:

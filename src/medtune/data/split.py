@@ -1,8 +1,9 @@
 """Which conversations are for training, validation and test, and how much of the test the training split gives away.
 
-Conversations about one topic, or with one prompt, form a group; groups go to one side as a whole, drawn by a hash of their
-content and the seed. A held-out conversation whose answer is nearly repeated on another side is left out altogether: chaining
-such answers into groups would merge most of a corpus (docs/decisions/0002-split.md). Order and machine change nothing.
+Conversations about one topic, or with one prompt, form a group; groups go to one side as a whole, drawn by a hash of
+their content and the seed. A held-out conversation whose answer is nearly repeated on another side is left out: chaining
+such answers into groups would merge two fifths of MedQuAD into one (docs/decisions/0002-split.md). Neither the order of
+the rows nor the machine changes anything.
 """
 
 from __future__ import annotations
@@ -15,28 +16,34 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from medtune.data.features import Features, Hashes
-from medtune.data.near import Ints, NearIndex, build, matches
+from medtune.data.near import Ints, NearIndex, matches
 from medtune.errors import DataError
 from medtune.recipe import SplitSection
 
+Sides = NDArray[np.int8]
 NAMES = ("train", "validation", "test")
-TRAIN, VALIDATION, TEST, LEFT_OUT = range(4)
-LEAKING = "held out, but its answer nearly repeats one on another side"
-SAMPLE = 5000  # test conversations that a leakage measurement looks at, at most
+TRAIN, VALIDATION, TEST, LEAKING, DUPLICATE = range(5)
+LEAKING_REASON = "held out, but the answer is nearly repeated on another side"
+SAMPLE = 5000  # held-out conversations that a leakage measurement looks at, at most
 
 
 @dataclass(frozen=True)
 class Split:
-    """For each row its side (an index into NAMES, or LEFT_OUT), and the hash that names its group."""
+    """For each row its side (TRAIN, VALIDATION, TEST; LEAKING and DUPLICATE are on none) and the hash naming its group."""
 
-    side: NDArray[np.int8]
+    side: Sides
     group: Hashes
+
+    @property
+    def kept(self) -> NDArray[np.bool_]:
+        """The rows that are on one of the three sides."""
+        return self.side <= TEST
 
 
 def groups(features: Features) -> tuple[Ints, Hashes]:
     """Rows that share a topic or a prompt, directly or through others: a number per row, and a name per number."""
-    n = len(features)
-    rows, nodes, size = [], [], n
+    size = len(features)
+    rows, nodes = [], []
     for hashes in (features.topic, features.prompt):
         present = np.flatnonzero(hashes)
         values, inverse = np.unique(hashes[present], return_inverse=True)
@@ -45,70 +52,76 @@ def groups(features: Features) -> tuple[Ints, Hashes]:
         size += len(values)
     links = np.concatenate(rows), np.concatenate(nodes)
     graph = coo_array((np.ones(len(links[0]), dtype=np.int8), links), shape=(size, size))
-    label = np.unique(connected_components(graph, directed=False)[1][:n], return_inverse=True)[1]
+    component = connected_components(graph, directed=False)[1][: len(features)]
+    label = np.unique(component, return_inverse=True)[1]
     names = np.full(label.max(initial=-1) + 1, np.iinfo(np.uint64).max, dtype=np.uint64)
     np.minimum.at(names, label, features.key)
     return label, names
 
 
-def assign(features: Features, section: SplitSection, near_duplicate: float) -> Split:
-    """Draw the sides. Raises DataError when nothing can be held out because all conversations hang together."""
+def assign(features: Features, index: NearIndex, kept: NDArray[np.bool_], section: SplitSection) -> Split:
+    """Draw the sides of the `kept` rows. `index` holds the answers of all rows.
+
+    Raises DataError when nothing can be held out because all conversations hang together.
+    """
     label, names = groups(features)
-    sizes = np.bincount(label, minlength=len(names))
-    side = np.zeros(len(features), dtype=np.int8)
+    side = np.where(kept, TRAIN, DUPLICATE).astype(np.int8)
+    sizes = np.bincount(label[kept], minlength=len(names))
+    largest = np.lexsort((names, -sizes))[0]
     queue = np.argsort(_shuffled(names, section.seed), kind="stable")
-    if len(names) > 1:
-        queue = queue[queue != np.lexsort((names, -sizes))[0]]  # the largest group stays in train
-    index = build(features.words, near_duplicate)
+    queue = queue[(queue != largest) & (sizes[queue] > 0)]  # the largest group stays in train
     for code, share in ((TEST, section.test), (VALIDATION, section.validation)):
-        if share:
-            drawn = _draw(index, label, queue[side[_first_rows(label, len(names))][queue] == TRAIN], side, code, share)
-            if not drawn:
-                raise DataError(
-                    f"data.split.{NAMES[code]}: {share} of {len(features)} conversations in {len(names)} topics leaves none that can be "
-                    f"held out whole. Set it higher, or give the source a finer topic."
-                )
+        queue = _draw(index, label, queue, side, code=code, share=share)
+        if share and not (side == code).any():
+            raise DataError(
+                f"data.split.{NAMES[code]}: {share} of {int(kept.sum())} conversations, which form {len(names)} groups by topic and "
+                f"question, leaves none to hold out. Raise the share, add data, or give the source finer topics."
+            )
     return Split(side, names[label])
 
 
-def _draw(index: NearIndex, label: Ints, queue: Ints, side: NDArray[np.int8], code: int, share: float) -> int:
-    """Move groups from the front of `queue` to `code` until `share` of what remains is there. Returns their rows."""
-    sizes = np.bincount(label)
-    by_group = np.argsort(label, kind="stable")
-    ends = np.cumsum(sizes)
-    near: dict[int, Ints] = {}
-    for largest in (0.1, 1.0):  # groups that would make up much of a side only where the others do not suffice
-        while True:
-            members = np.fromiter(near, dtype=np.int64, count=len(near))
-            leaking = [
-                row
-                for row, others in near.items()
-                if (side[others] != code).any() and (side[others][side[others] != code] != LEFT_OUT).any()
-            ]
-            available = len(label) - int((side == LEFT_OUT).sum()) - len(leaking)
-            target = round(share * available)
-            missing = target - (len(members) - len(leaking))
-            chosen = []
-            for group in queue.tolist():
-                if missing <= 0:
-                    break
-                if sizes[group] <= min(missing, max(largest * target, 1)):
-                    chosen.append(group)
-                    missing -= sizes[group]
-            if not chosen:
+def _draw(index: NearIndex, label: Ints, queue: Ints, side: Sides, *, code: int, share: float) -> Ints:
+    """Move groups from the front of `queue` to side `code` until it holds `share` of all that remain; returns the rest.
+
+    How many of the drawn rows are leaking shows only after drawing, so it goes in rounds that approach the target from below.
+    """
+    sizes = np.bincount(label[side != DUPLICATE], minlength=label.max() + 1)
+    by_group, ends = np.argsort(label, kind="stable"), np.cumsum(np.bincount(label))
+    starts = np.append(0, ends[:-1])
+    own, other = np.empty(0, np.int64), np.empty(0, np.int64)
+    while True:
+        leaking = np.unique(own[(side[other] != code) & (side[other] <= TEST)])
+        target = round(share * (int((side <= TEST).sum()) - len(leaking)))
+        missing = target - (int((side == code).sum()) - len(leaking))
+        chosen = _next_groups(queue, sizes, missing, target)
+        if not len(chosen):
+            side[leaking] = LEAKING
+            return queue
+        queue = queue[~np.isin(queue, chosen)]
+        rows = np.concatenate([by_group[starts[group] : ends[group]] for group in chosen.tolist()])
+        rows = rows[side[rows] == TRAIN]
+        side[rows] = code
+        pairs = [(np.full(len(near), row), near) for row, near in matches(index, rows)]
+        own = np.concatenate([own, *(pair[0] for pair in pairs)])
+        other = np.concatenate([other, *(pair[1] for pair in pairs)])
+
+
+def _next_groups(queue: Ints, sizes: Ints, missing: int, target: int) -> Ints:
+    """Groups from the front of `queue` for two thirds of the `missing` rows: those that fit.
+
+    A group that would make up more than a tenth of the side waits until no other is left.
+    """
+    for largest in (max(target // 10, 1), target):
+        room, chosen = -(-missing * 2 // 3), []
+        for group in queue[sizes[queue] <= min(largest, max(missing, 0))].tolist():
+            if room <= 0:
                 break
-            queue = queue[~np.isin(queue, chosen)]
-            rows = np.concatenate([by_group[ends[group] - sizes[group] : ends[group]] for group in chosen])
-            side[rows] = code
-            near.update(matches(index, rows))
-    side[np.array(leaking, dtype=np.int64)] = LEFT_OUT
-    return len(members) - len(leaking)
-
-
-def _first_rows(label: Ints, count: int) -> Ints:
-    first = np.zeros(count, dtype=np.int64)
-    first[label[::-1]] = np.arange(len(label))[::-1]
-    return first
+            if sizes[group] <= max(room, 1):
+                chosen.append(group)
+                room -= sizes[group]
+        if chosen:
+            return np.array(chosen, dtype=np.int64)
+    return np.empty(0, np.int64)
 
 
 def _shuffled(names: Hashes, seed: int) -> Hashes:
@@ -121,7 +134,7 @@ def _shuffled(names: Hashes, seed: int) -> Hashes:
 
 @dataclass(frozen=True)
 class Leakage:
-    """Shares of the test conversations: question verbatim in train, answer near-duplicated there, topic there."""
+    """Shares of the test conversations: question verbatim in train, answer nearly repeated there, topic there."""
 
     questions: float | None
     answers: float
@@ -129,32 +142,26 @@ class Leakage:
     measured: int
 
 
-def random_sides(features: Features, split: Split, seed: int) -> NDArray[np.int8]:
-    """What a plain random split of the same sizes would have done: the comparison in the leakage table."""
-    side = split.side.copy()
-    kept = np.flatnonzero(side != LEFT_OUT)
-    order = kept[np.argsort(_shuffled(features.key[kept], seed), kind="stable")]
-    side[order] = np.sort(side[kept])[::-1]
-    return side
+def random_sides(rows: int, section: SplitSection) -> Sides:
+    """What is usually done: a random split of all rows, duplicates and all. The comparison in the leakage table."""
+    held_out = round(section.test * rows), round(section.validation * rows)
+    side = np.repeat(np.array([TEST, VALIDATION, TRAIN], dtype=np.int8), [*held_out, rows - sum(held_out)])
+    return np.random.default_rng(section.seed).permutation(side)
 
 
-def leakage(features: Features, side: NDArray[np.int8], index: NearIndex, code: int = TEST) -> Leakage | None:
-    """How much of one side stands in train; None when the side is empty. At most SAMPLE conversations are looked at."""
-    held_out, train = np.flatnonzero(side == code), side == TRAIN
-    if not len(held_out):
+def leakage(features: Features, side: Sides, index: NearIndex) -> Leakage | None:
+    """How much of the test stands in train; None without a test. At most SAMPLE test conversations are looked at."""
+    test, train = np.flatnonzero(side == TEST), side == TRAIN
+    if not len(test):
         return None
-    held_out = held_out[np.argsort(_shuffled(features.key[held_out], 0), kind="stable")][:SAMPLE]
-    repeated = sum(bool(train[near].any()) for _, near in matches(index, held_out))
-    return Leakage(
-        _shared(features.prompt, held_out, train),
-        repeated / len(held_out),
-        _shared(features.topic, held_out, train),
-        len(held_out),
-    )
+    test = test[np.argsort(_shuffled(features.key[test], 0), kind="stable")][:SAMPLE]
+    repeated = sum(bool(train[near].any()) for _, near in matches(index, test))
+    questions, topics = (_shared(hashes, test, train) for hashes in (features.prompt, features.topic))
+    return Leakage(questions, repeated / len(test), topics, len(test))
 
 
-def _shared(hashes: Hashes, held_out: Ints, train: NDArray[np.bool_]) -> float | None:
-    """Of the held-out rows that have such a hash, the share whose hash is in train."""
-    ours = hashes[held_out]
+def _shared(hashes: Hashes, test: Ints, train: NDArray[np.bool_]) -> float | None:
+    """Of the test rows that have such a hash, the share whose hash is also in train."""
+    ours = hashes[test]
     ours = ours[ours != 0]
     return float(np.isin(ours, hashes[train]).mean()) if len(ours) else None

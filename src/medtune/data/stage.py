@@ -50,23 +50,17 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
         with open(spool_path, "w+b") as spool:
             collected = collect.collect(recipe.data, spool)
             features = collected.features
-            verdict = duplicates.find(features, recipe.data.clean)
-            _note(collected, spool, verdict, {code: reason for code, reason in enumerate(duplicates.REASONS, 1)})
-            kept = np.flatnonzero(verdict == 0)
-            if not len(kept):
+            if not len(features):
                 raise DataError(
                     f"data.sources: no conversation is left after cleaning. Dropped: {collected.reasons()}."
                 )
-            clean = features.take(kept)
-            parts = split.assign(clean, recipe.data.split, recipe.data.clean.near_duplicate)
-            index = build(clean.words, recipe.data.clean.near_duplicate)
-            side = np.full(len(features), -1, dtype=np.int8)
-            side[kept] = parts.side
-            _note(collected, spool, side, {split.LEFT_OUT: split.LEAKING})
-            group = np.zeros(len(features), dtype=np.uint64)
-            group[kept] = parts.group
-            content = card.build_card(recipe, collected, clean, parts, index, spool)
-            _write(run_dir, spool, features.offset, side, group)
+            index = build(features.words, recipe.data.clean.near_duplicate)
+            verdict = duplicates.find(features, recipe.data.clean)
+            parts = split.assign(features, index, verdict == 0, recipe.data.split)
+            _note(collected, spool, verdict, dict(enumerate(duplicates.REASONS, 1)))
+            _note(collected, spool, parts.side, {split.LEAKING: split.LEAKING_REASON})
+            content = card.build_card(recipe, collected, parts, index, spool)
+            _write(run_dir, spool, parts)
     finally:
         spool_path.unlink(missing_ok=True)
     write_json(run_dir.data / "data_card.json", content)
@@ -107,16 +101,16 @@ def _note(collected: collect.Collected, spool: IO[bytes], codes: Any, reasons: d
             collected.dropped[reason] = collect.Dropped(len(rows), example)
 
 
-def _write(run_dir: RunDir, spool: IO[bytes], offsets: Any, side: Any, group: Any) -> None:
+def _write(run_dir: RunDir, spool: IO[bytes], parts: split.Split) -> None:
     """Copy each kept line of the spool to its split, with its group."""
     temporary = [run_dir.data / f".{name}.jsonl.tmp" for name in split.NAMES]
     try:
         with contextlib.ExitStack() as stack:
             files = [stack.enter_context(open(path, "wb")) for path in temporary]
             spool.seek(0)
-            with bar("writing", len(offsets)) as advance:
-                for line, code, name in zip(spool, side.tolist(), group.tolist(), strict=True):
-                    if 0 <= code < len(files):
+            with bar("writing", len(parts.side)) as advance:
+                for line, code, name in zip(spool, parts.side.tolist(), parts.group.tolist(), strict=True):
+                    if code < len(files):
                         files[code].write(line.rstrip()[:-1] + f', "group": "{name:016x}"}}\n'.encode())
                     advance()
             for file in files:
