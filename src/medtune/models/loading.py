@@ -10,9 +10,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import pickle
+import socket
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import torch
 from safetensors import SafetensorError
@@ -85,7 +88,10 @@ def load_model(
     config = load_config(location, section.revision)
     device = device or probe.device(section)
     dtype = dtype or probe.dtype(section, device)
-    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": probe.attention(section, device, dtype)}
+    kernel = probe.attention(section, device, dtype)
+    if getattr(config, "attn_logit_softcapping", None):
+        kernel = "eager"  # the only kernel that caps (Gemma 2)
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": kernel}
     if section.quantization == "nf4":
         options |= {"quantization_config": nf4(), "device_map": {"": device}}
     loader = AutoModelForSeq2SeqLM if family(config) == "seq2seq" else AutoModelForCausalLM
@@ -146,9 +152,21 @@ def _where(location: str, revision: str | None) -> dict[str, Any]:
     local = Path(location).is_dir()
     return {
         "trust_remote_code": False,
-        "local_files_only": local,
+        "local_files_only": local or _no_hub(),
         **({} if local else {"revision": revision or "main"}),
     }
+
+
+@cache
+def _no_hub() -> bool:
+    """Whether the Hub's name does not even resolve: asking all the same would take half a minute of retries."""
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return False
+    try:
+        socket.getaddrinfo(urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname, 443)
+    except OSError:
+        return True
+    return False
 
 
 def _read(what: str, location: str, read: Callable[[], Any]) -> Any:
