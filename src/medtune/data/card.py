@@ -1,13 +1,14 @@
-"""The data card: what went in, what was dropped and why, how it was split, and how much of the test the training split shows.
+"""The data card: what went in, what was dropped and why, how it was split, and how much of the test training shows.
 
 `data_card.json`, flat on purpose:
-  sources         list: path, layout, revision, commit, licences {name: conversations}, files, rows, bad_rows, conversations
+  sources         list: path, layout, revision, commit, licences {name: conversations}, files, rows, bad_rows,
+                  conversations
   bad_rows        {count, examples: [{file, row, text}]}
   dropped         list: reason, count, example {file, row, text}
   conversations   how many are in the three splits together
   splits          {train | validation | test: {conversations, groups, share}}
-  leakage         {before | after: {questions, answers, topics, measured}}: shares of the test conversations; before = a random split of all
-                  rows; null where nothing could be measured
+  leakage         {before | after: {questions, answers, topics, measured}}: shares of the test conversations;
+                  before = a random split of all rows; null where nothing could be measured
   lengths         {prompt_words | answer_words: {mean, min, p5, p25, p50, p75, p95, p99, max}}
   answer_histogram {edges: n + 1 word counts, counts: n}
   question_types  {name: conversations}, most frequent first
@@ -130,19 +131,15 @@ def show(card: dict[str, Any], console: Console | None = None) -> None:
         f"{rows:,} rows -> {card['conversations']:,} conversations about {card['topics']['count']:,} topics",
         highlight=False,
     )
-    if card["bad_rows"]["count"]:
-        example = card["bad_rows"]["examples"][0]
-        console.print(
-            f"{card['bad_rows']['count']:,} broken rows skipped, such as {example['file']}, row {example['row']}: {example['text']}",
-            markup=False,
-        )
-    for item in card["dropped"]:
-        example = item["example"]
-        console.print(
-            f"{item['count']:>8,}  dropped: {item['reason']} ({example['file']}, row {example['row']}: {example['text']})",
-            markup=False,
-            highlight=False,
-        )
+    broken = {
+        "count": card["bad_rows"]["count"],
+        "reason": "broken",
+        "example": next(iter(card["bad_rows"]["examples"]), {}),
+    }
+    for item in [broken, *card["dropped"]]:
+        if item["count"]:
+            line = "{file}, row {row}: {text}".format(**item["example"])
+            console.print(f"{item['count']:>8,}  dropped: {item['reason']} ({line})", markup=False, highlight=False)
     table = Table("split", "conversations", "topic groups", "share", title="Splits")
     for name, size in card["splits"].items():
         table.add_row(name, f"{size['conversations']:,}", f"{size['groups']:,}", f"{size['share']:.1%}")

@@ -134,8 +134,9 @@ def _check_bad_rows(tally: SourceTally, allowed: float, position: int) -> None:
     if tally.bad_rows > allowed * tally.rows:
         examples = "\n".join(f"  {e.file}, row {e.row}: {e.text}" for e in tally.bad_examples)
         raise DataError(
-            f"data.sources.{position} ({tally.source.path}, layout {tally.source.layout}): {tally.bad_rows} of {tally.rows} rows are broken, "
-            f"more than data.clean.max_bad_rows ({allowed:g}) allows.\n{examples}\nMend them, or choose another layout or columns."
+            f"data.sources.{position} ({tally.source.path}, layout {tally.source.layout}): {tally.bad_rows} of "
+            f"{tally.rows} rows are broken, more than data.clean.max_bad_rows ({allowed:g}) allows.\n{examples}\n"
+            "Mend them, or choose another layout or columns."
         )
 
 

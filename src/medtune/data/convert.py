@@ -1,8 +1,8 @@
 """From a raw row to conversations: one small function per layout, and the table of layouts.
 
-Covered: column names and their renaming, types, the wording of each layout, topics where the source names or words one.
-Not covered: white space and quality (`clean`). A converter returns the row's conversations, or the reason why the row is
-left out; a row that is broken raises DataError with the column, and the caller adds file and row.
+Covered: column names and their renaming, types, topics where the source names one. Not covered: what a question's
+wording tells (`wording`), white space and quality (`clean`). A converter returns the row's conversations, or the reason
+why the row is left out; a broken row raises DataError with the column, and the caller adds file and row.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from medtune.data import wording
 from medtune.errors import DataError
 from medtune.types import Conversation, Message
 
@@ -22,7 +23,7 @@ NO_QUESTION, NO_ANSWER, WRONG_ANSWER = "no question", "no answer", "labelled as 
 
 @dataclass(frozen=True)
 class Layout:
-    """How rows are laid out. `columns` must be there, `optional` may; `suffixes` are the file endings it is read from."""
+    """How rows are laid out: columns that must and that may be there, and the file endings that it is read from."""
 
     columns: tuple[str, ...]
     optional: tuple[str, ...]
@@ -80,67 +81,38 @@ def _pair(question: str, answer: str, **facts: str) -> list[Conversation]:
 
 # MedQuAD -------------------------------------------------------------------------------------------------------------
 
-_QUESTION_END = re.compile(r"\s*\?[\s?]*$")
-_BULLET = re.compile(r"(?:[^\S\n]{2,}|(?<=[.:;!?)])[^\S\n])-[^\S\n]+(?=\S)")
-_WORDINGS = re.compile(
-    r"""^(?:
-        what\ is\ \(are\)\ (?P<a>.+) | do\ you\ have\ information\ about\ (?P<b>.+) | how\ to\ (?:diagnose|prevent)\ (?P<c>.+)
-      | what\ (?:is|are)\ the\ (?:symptoms|signs\ and\ symptoms|treatments|stages|complications|outlook)\ (?:of|for)\ (?P<d>.+)
-      | what\ are\ the\ genetic\ changes\ related\ to\ (?P<e>.+) | how\ many\ people\ are\ affected\ by\ (?P<f>.+)
-      | who\ is\ at\ risk\ for\ (?P<g>.+) | what\ to\ do\ for\ (?P<h>.+) | what\ causes\ (?P<i>.+) | is\ (?P<j>.+)\ inherited
-      | what\ research\ \(or\ clinical\ trials\)\ is\ being\ done\ for\ (?P<k>.+)
-      | where\ to\ find\ support\ for\ people\ with\ (?P<l>.+)
-    )$""",
-    re.IGNORECASE | re.VERBOSE,
-)
-
 
 def _medquad_xml(values: Values) -> Converted:
     return _medquad(values, _text(values, "focus").strip())
 
 
 def _medquad_csv(values: Values) -> Converted:
-    question = _QUESTION_END.sub("", _text(values, "Question").strip())
-    match = _WORDINGS.match(question)
-    topic = next(found for found in match.groups() if found) if match else ""
-    facts = {"question": values["Question"], "answer": values["Answer"], "question_type": values.get("qtype")}
-    return _medquad(facts, topic.strip(" ?"))
+    question = _text(values, "Question")
+    facts = {"question": question, "answer": values["Answer"], "question_type": values.get("qtype")}
+    return _medquad(facts, wording.medquad_topic(question))
 
 
 def _medquad(values: Values, topic: str) -> Converted:
-    """MedQuAD's questions end in " ?" or "? ?", and its lists run on in one line: both are put right."""
-    question = _QUESTION_END.sub("?", _text(values, "question").strip())
-    answer = _BULLET.sub("\n- ", _text(values, "answer")) if values["answer"] is not None else ""
-    return _pair(
-        question, answer, topic=topic, question_type=_optional(values, "question_type"), url=_optional(values, "url")
-    )
+    question = wording.one_question_mark(_text(values, "question"))
+    # an unanswered pair has an empty element in the XML, which is nothing broken: `clean` drops and counts it
+    answer = wording.bullets_on_lines(values["answer"] or "")
+    facts = {name: _optional(values, name) for name in ("question_type", "url")}
+    return _pair(question, answer, topic=topic, **facts)
 
 
 # Question and answer in columns --------------------------------------------------------------------------------------
 
-_GENERAL_INSTRUCTION = re.compile(
-    r"(?:please )?answer (?:this|the(?: following)?)(?: medical)? question(?: truthfully)?[.:]?", re.IGNORECASE
-)
-_TERM = re.compile(
-    r"""^(?:what\ does\ (?:the\ term\ )?["“'](?P<a>[^"”]+?)["”']\ (?:mean|refer\ to)
-      | (?:what\ is|define)\ (?:the\ )?(?:definition|meaning)\ of\ (?P<b>.+) | define\ (?P<c>.+)
-      | (?:what|who)\ (?:is|are)\ (?:a\ |an\ |the\ )?(?P<d>\S+(?:\ \S+){0,3}) )[?.]*$""",
-    re.IGNORECASE | re.VERBOSE,
-)
-
 
 def _flashcards(values: Values) -> Converted:
-    """Alpaca's columns: the instruction is the question where `input` is empty, and precedes it where it says something."""
+    """Alpaca's columns: the instruction is the question where `input` is empty, and precedes it where it says more."""
     instruction, given = _text(values, "instruction").strip(), _optional(values, "input")
     if not given:
         question = instruction
-    elif not instruction or _GENERAL_INSTRUCTION.fullmatch(instruction):
+    elif not instruction or wording.is_general_instruction(instruction):
         question = given
     else:
         question = f"{instruction}\n\n{given}"
-    match = _TERM.match(question)
-    topic = next(found for found in match.groups() if found) if match else ""
-    return _pair(question, _text(values, "output"), topic=topic.strip(" ?\"'"))
+    return _pair(question, _text(values, "output"), topic=wording.flashcard_term(question))
 
 
 def _labelled_answers(values: Values) -> Converted:
@@ -254,17 +226,9 @@ def _prose(value: Any, name: str) -> str:
 
 
 def _plain_text(values: Values) -> Converted:
-    title = _optional(values, "title")
-    messages = (Message("text", _text(values, "text")),)
-    return [
-        Conversation(
-            id="",
-            messages=messages,
-            topic=title,
-            url=_optional(values, "url"),
-            licence=_optional(values, "licence", "license"),
-        )
-    ]
+    facts = {"topic": _optional(values, "title"), "url": _optional(values, "url")}
+    licence = _optional(values, "licence", "license")
+    return [Conversation(id="", messages=(Message("text", _text(values, "text")),), licence=licence, **facts)]
 
 
 _JSON, _TABLES = (".json", ".jsonl"), (".csv", ".tsv", ".json", ".jsonl", ".parquet")
@@ -276,7 +240,7 @@ LAYOUTS: dict[str, Layout] = {
         ("question_type", "url"),
         (".xml",),
         _medquad_xml,
-        '<Document url="..."><Focus>Acne</Focus><QAPairs><QAPair><Question qtype="causes">What causes Acne ?</Question><Answer>...',
+        '<Document url="..."><Focus>Acne</Focus>... <Question qtype="causes">What causes Acne ?</Question><Answer>...',
         "MedQuAD's own XML: github.com/abachaa/MedQuAD, as a folder or .tar.gz",
         "CC BY 4.0",
     ),
@@ -294,7 +258,7 @@ LAYOUTS: dict[str, Layout] = {
         ("input",),
         _TABLES,
         _flashcards,
-        '{"instruction": "Answer this question truthfully", "input": "What does the term \\"biologic\\" mean?", "output": "a drug ..."}',
+        '{"instruction": "Answer this question truthfully", "input": "What is a biologic?", "output": "a drug ..."}',
         "the Alpaca family: medalpaca/medical_meadow_medical_flashcards",
     ),
     "labelled_answers": Layout(

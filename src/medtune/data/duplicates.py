@@ -35,7 +35,7 @@ def _near(features: Features, rows: Ints, threshold: float) -> Ints:
     rows = rows[counts[inverse] > 1]
     if not len(rows):
         return rows
-    # Mixing the prompt into every word makes answers to different prompts share nothing, so that they are never compared.
+    # Mixing the prompt into every word makes answers to different prompts share nothing: they are never compared.
     salt = (features.prompt[rows] * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)).astype(np.uint32)
     sets = features.words.take(rows)
     index = build(WordSets(sets.starts, sets.words ^ np.repeat(salt, sets.sizes)), threshold)

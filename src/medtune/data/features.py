@@ -1,7 +1,7 @@
 """What duplicates, split and data card need to know about each conversation, in columns instead of objects.
 
-A conversation's text goes to the spool file and only its hashes, counts and word set stay in memory: some 600 bytes a row,
-so that a million rows fit a laptop. Hashes are 64 bits of BLAKE2 over case-folded words, equal on every machine.
+A conversation's text goes to the spool file and only its hashes, counts and word set stay in memory: some 600 bytes a
+row, so that a million rows fit a laptop. Hashes are 64 bits of BLAKE2 over case-folded words, equal on every machine.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +93,7 @@ class Collector:
 
     def finish(self) -> Features:
         """The columns as arrays, without copying them."""
-        hashes = {name: np.frombuffer(self.columns[name], np.uint64) for name in HASHES}
-        counts = {name: np.frombuffer(self.columns[name], np.int64) for name in COUNTS}
+        arrays: dict[str, Any] = {name: np.frombuffer(self.columns[name], np.uint64) for name in HASHES}
+        arrays |= {name: np.frombuffer(self.columns[name], np.int64) for name in COUNTS}
         words = WordSets(np.frombuffer(self.starts, np.int64), np.frombuffer(self.words, np.uint32))
-        return Features(words=words, **hashes, **counts)
+        return Features(words=words, **arrays)

@@ -1,6 +1,6 @@
 """Where the bytes of a local source come from: a file, a folder, or an archive that is read in place.
 
-Covered: .gz, .zip, .tar, .tar.gz (streamed, nothing is unpacked to disk), folders of all of these; errors that name the file.
+Covered: .gz, .zip, .tar, .tar.gz (streamed, nothing is unpacked to disk), folders of these; errors naming the file.
 Not covered: what the bytes mean (`formats`), and the Hub (`sources`).
 """
 
@@ -35,8 +35,8 @@ class OpenFile:
 def open_files(path: Path, suffixes: tuple[str, ...]) -> Iterator[OpenFile]:
     """The files at or below `path` that end in one of `suffixes` (a trailing .gz does not count), by name.
 
-    A file is closed when the next one is asked for. Raises DataError when `path` holds none of them, is empty, truncated
-    or damaged.
+    A file is closed when the next one is asked for. Raises DataError when `path` holds none of them, is empty,
+    truncated or damaged.
     """
     others: Counter[str] = Counter()
     found = False
@@ -49,7 +49,8 @@ def open_files(path: Path, suffixes: tuple[str, ...]) -> Iterator[OpenFile]:
     if not found:
         there = ", ".join(f"{count} x {suffix}" for suffix, count in others.most_common(5)) or "no file at all"
         raise DataError(
-            f"{path}: no file that this layout reads. Found: {there}. Expected: {', '.join(suffixes)} (also .gz, .tar.gz, .zip)."
+            f"{path}: no file that this layout reads. Found: {there}. "
+            f"Expected: {', '.join(suffixes)} (also in .gz, .tar.gz or .zip)."
         )
 
 

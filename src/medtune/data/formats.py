@@ -1,7 +1,7 @@
 """From the bytes of one file to rows: CSV, JSON list, JSON lines, Parquet, MedQuAD's XML, plain text.
 
-Covered: one row at a time wherever the format allows it; a row that cannot be parsed comes out as a `Row` with `problem`
-set, so that the caller can skip and count it. Not covered: which columns a layout wants (`convert`).
+Covered: one row at a time wherever the format allows it; a row that cannot be parsed comes out as a `Row` with
+`problem` set, so that the caller can skip and count it. Not covered: which columns a layout wants (`convert`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_FIELD = 2**30  # characters; Python's own limit of 131,072 refuses long arti
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One raw row. `number` counts from 1 in its file: data rows of a CSV, lines of JSON lines, pairs of an XML document."""
+    """One raw row. `number` counts from 1 in its file: data rows of a CSV, lines of JSON lines, pairs of a document."""
 
     file: str
     number: int
@@ -39,7 +39,7 @@ def rows_of(file: OpenFile) -> Iterator[Row]:
 
 def _csv_rows(name: str, stream: IO[bytes]) -> Iterator[Row]:
     csv.field_size_limit(MAX_FIELD)
-    # surrogateescape keeps a row with foreign bytes apart from its neighbours, which a strict decoder would take down with it
+    # surrogateescape marks the row with foreign bytes, where a strict decoder would take its neighbours down with it
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
     header_line = text.readline()
     if not header_line.strip():
@@ -102,7 +102,8 @@ def _json_lines(name: str, stream: IO[bytes]) -> Iterator[Row]:
         except json.JSONDecodeError as error:
             if not found:
                 raise DataError(
-                    f"{name}: line {number} is not a JSON object ({error.msg}). Expected one object per line, or a list of objects: [{{...}}, ...]."
+                    f"{name}: line {number} is not a JSON object ({error.msg}). "
+                    "Expected one object per line, or a list of objects: [{...}, ...]."
                 ) from None
             yield Row(name, number, problem=f"not valid JSON ({error.msg})")
         else:

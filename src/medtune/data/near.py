@@ -1,4 +1,4 @@
-"""Near-duplicate search: for one word set, every other whose Jaccard similarity reaches a threshold. Exact, not sampled.
+"""Near-duplicate search: for one word set, every other whose Jaccard similarity reaches a threshold. Exact.
 
 Two sets with Jaccard >= t share a word among the rarest `n - ceil(t n) + 1` of each (prefix filtering: Chaudhuri et al.
 2006), so only these few words are indexed, and every candidate is verified on the whole sets. Results therefore depend
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 WORD = re.compile(r"\w+")
 _BUCKETS = 1 << 22  # of the table that estimates how rare a word is; any fixed order of the words is correct
+_ROUNDING = 1e-9  # 0.8 x 5 must count as 4
 _BLOCK = 1 << 14  # rows handled at once, which bounds the memory
 
 
@@ -99,41 +100,37 @@ def matches(index: NearIndex, queries: Ints) -> Iterator[tuple[int, Ints]]:
         ends = np.cumsum(lengths)
         for query, end, length in zip(block.tolist(), ends.tolist(), lengths.tolist(), strict=True):
             lists = [index.rows[index.postings[p] : index.postings[p + 1]] for p in places[end - length : end].tolist()]
-            yield (
-                query,
-                _verified(index, query, np.unique(np.concatenate(lists)), mark) if lists else np.empty(0, np.int64),
-            )
+            candidates = np.unique(np.concatenate(lists)) if lists else np.empty(0, np.int32)
+            chunks = [candidates[start : start + _BLOCK] for start in range(0, len(candidates), _BLOCK)]
+            yield query, np.concatenate([np.empty(0, np.int64), *(_verified(index, query, c, mark) for c in chunks)])
 
 
 def _verified(index: NearIndex, query: int, candidates: NDArray[np.int32], mark: NDArray[np.bool_]) -> Ints:
+    """The candidates that reach the threshold. `mark` is all False, and is so again afterwards."""
     sets, limit = index.sets, index.threshold
-    own = sets[query]
-    sizes = sets.starts[candidates + 1] - sets.starts[candidates]
-    fits = (sizes >= limit * len(own) - 1e-9) & (sizes * limit <= len(own) + 1e-9) & (candidates != query)
-    rows, sizes = candidates[fits].astype(np.int64), sizes[fits]
-    if not len(rows):
-        return rows
-    # A table of 65,536 marks stays in the cache; its hits are a superset, and only rows that pass it are compared exactly.
+    own = np.sort(sets[query])
+    rows: Ints = candidates[candidates != query].astype(np.int64)
+    sizes = sets.starts[rows + 1] - sets.starts[rows]
+    fits = (sizes >= limit * len(own) - _ROUNDING) & (sizes * limit <= len(own) + _ROUNDING)
+    rows, sizes = rows[fits], sizes[fits]
+
+    def exact(words: NDArray[np.uint32]) -> NDArray[np.bool_]:
+        return np.asarray(own[np.minimum(np.searchsorted(own, words), len(own) - 1)] == words)
+
+    # The 65,536 marks stay in the cache; their hits are a superset, so that few rows are left to compare exactly.
     mark[own & 0xFFFF] = True
-    words = sets.words[_ranges(sets.starts[rows], sizes)]
-    rough = np.add.reduceat(mark[words & 0xFFFF], np.cumsum(sizes) - sizes, dtype=np.int64)
+    for is_shared in (lambda words: mark[words & 0xFFFF], exact):
+        if len(rows):
+            words = sets.words[_ranges(sets.starts[rows], sizes)]
+            shared = np.add.reduceat(is_shared(words), np.cumsum(sizes) - sizes, dtype=np.int64)
+            enough = shared * (1 + limit) >= limit * (sizes + len(own)) - _ROUNDING
+            rows, sizes = rows[enough], sizes[enough]
     mark[own & 0xFFFF] = False
-    likely = rough * (1 + limit) >= limit * (sizes + len(own)) - 1e-9
-    rows, sizes = rows[likely], sizes[likely]
-    if not len(rows):
-        return rows
-    ordered = np.sort(own)
-    words = sets.words[_ranges(sets.starts[rows], sizes)]
-    shared = np.add.reduceat(
-        ordered[np.minimum(np.searchsorted(ordered, words), len(own) - 1)] == words,
-        np.cumsum(sizes) - sizes,
-        dtype=np.int64,
-    )
-    return rows[shared * (1 + limit) >= limit * (sizes + len(own)) - 1e-9]
+    return rows
 
 
 def _prefixes(sizes: Ints, threshold: float) -> Ints:
-    return np.where(sizes > 0, sizes - np.ceil(threshold * sizes - 1e-9).astype(np.int64) + 1, 0)
+    return np.where(sizes > 0, sizes - np.ceil(threshold * sizes - _ROUNDING).astype(np.int64) + 1, 0).astype(np.int64)
 
 
 def _sort_rarest_first(sets: WordSets) -> None:
@@ -154,4 +151,5 @@ def _ranges(starts: Ints, lengths: Ints) -> Ints:
     """The concatenation of `arange(start, start + length)` over all pairs."""
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - lengths), lengths)
+    ranges: Ints = np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - lengths), lengths)
+    return ranges

@@ -43,7 +43,8 @@ def local_path(source: Source) -> Path | None:
     if HUB_ID.fullmatch(source.path):
         return None
     raise DataError(
-        f"{source.path}: there is no such file or folder, and a Hub data set is written organisation/name.{_nearby(path)}"
+        f"{source.path}: there is no such file or folder, and a Hub data set is written organisation/name."
+        f"{_nearby(path)}"
     )
 
 
@@ -104,8 +105,9 @@ def _hub_rows(source: Source) -> Iterator[Row]:
 def _unreachable(source: Source, error: Exception) -> PrerequisiteError:
     first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return PrerequisiteError(
-        f"{source.path}: there is no such local file or folder, and the Hub data set (revision {source.revision or 'newest'}, split "
-        f"{source.split}) cannot be loaded: {first_line}{_nearby(Path(source.path))}"
+        f"{source.path}: there is no such local file or folder, and the Hub data set (revision "
+        f"{source.revision or 'newest'}, split {source.split}) cannot be loaded: {first_line}"
+        f"{_nearby(Path(source.path))}"
     )
 
 

@@ -1,9 +1,9 @@
 """Which conversations are for training, validation and test, and how much of the test the training split gives away.
 
 Conversations about one topic, or with one prompt, form a group; groups go to one side as a whole, drawn by a hash of
-their content and the seed. A held-out conversation whose answer is nearly repeated on another side is left out: chaining
-such answers into groups would merge two fifths of MedQuAD into one (docs/decisions/0002-split.md). Neither the order of
-the rows nor the machine changes anything.
+their content and the seed. A held-out conversation whose answer is nearly repeated on another side is left out:
+chaining such answers into groups would merge two fifths of MedQuAD into one (docs/decisions/0002-split.md).
+Neither the order of the rows nor the machine changes anything.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SAMPLE = 5000  # held-out conversations that a leakage measurement looks at, at 
 
 @dataclass(frozen=True)
 class Split:
-    """For each row its side (TRAIN, VALIDATION, TEST; LEAKING and DUPLICATE are on none) and the hash naming its group."""
+    """For each row its side (LEAKING and DUPLICATE are on none) and the hash that names its group."""
 
     side: Sides
     group: Hashes
@@ -74,8 +74,8 @@ def assign(features: Features, index: NearIndex, kept: NDArray[np.bool_], sectio
         queue = _draw(index, label, queue, side, code=code, share=share)
         if share and not (side == code).any():
             raise DataError(
-                f"data.split.{NAMES[code]}: {share} of {int(kept.sum())} conversations, which form {len(names)} groups by topic and "
-                f"question, leaves none to hold out. Raise the share, add data, or give the source finer topics."
+                f"data.split.{NAMES[code]}: {share} of {int(kept.sum())} conversations in {len(names)} groups (by topic "
+                f"and question) leaves none to hold out. Raise the share, add data, or give the source finer topics."
             )
     return Split(side, names[label])
 
@@ -83,7 +83,7 @@ def assign(features: Features, index: NearIndex, kept: NDArray[np.bool_], sectio
 def _draw(index: NearIndex, label: Ints, queue: Ints, side: Sides, *, code: int, share: float) -> Ints:
     """Move groups from the front of `queue` to side `code` until it holds `share` of all that remain; returns the rest.
 
-    How many of the drawn rows are leaking shows only after drawing, so it goes in rounds that approach the target from below.
+    How many of the drawn rows leak shows only after drawing, so it goes in rounds, towards the target from below.
     """
     sizes = np.bincount(label[side != DUPLICATE], minlength=label.max() + 1)
     by_group, ends = np.argsort(label, kind="stable"), np.cumsum(np.bincount(label))

@@ -42,7 +42,7 @@ def fingerprint(recipe: Recipe) -> str:
 def run(recipe: Recipe, run_dir: RunDir) -> None:
     """Write `run_dir.split(...)` and `data_card.json`, and print the leakage table.
 
-    Raises DataError (a source is wrong, too many broken rows, nothing left) or PrerequisiteError, and then leaves no files.
+    Raises DataError (a source is wrong, too many broken rows, nothing left) or PrerequisiteError, leaving no files.
     """
     run_dir.data.mkdir(parents=True, exist_ok=True)
     spool_path = run_dir.data / ".spool.tmp"
@@ -68,7 +68,7 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
 
 
 def load_split(run_dir: RunDir, name: str) -> list[Conversation]:
-    """The conversations of one split: `train`, `validation` or `test`. Raises RunDirError when the stage has not run."""
+    """The conversations of `train`, `validation` or `test`. Raises RunDirError when the stage has not run."""
     return [
         Conversation(**{**line, "messages": tuple(Message(**message) for message in line["messages"])})
         for line in read_lines(run_dir.split(name))
@@ -76,7 +76,7 @@ def load_split(run_dir: RunDir, name: str) -> list[Conversation]:
 
 
 def describe_layouts() -> list[tuple[str, str, str, str]]:
-    """Name, columns (optional ones in brackets), an example, and where such data comes from: for `medtune data --layouts`."""
+    """Name, columns (optional ones in brackets), an example, and where such data comes from."""
     return [
         (
             name,
