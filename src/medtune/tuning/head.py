@@ -1,0 +1,138 @@
+"""The language-model head and the loss, computed where there is a label and nowhere else.
+
+A plain training step multiplies every position with the whole vocabulary and keeps the logits, their float32 copy and
+their gradient. Here only supervised positions reach the head, a slice at a time, and a frozen head's gradient is taken in
+the same pass, so that no logits outlive their slice. `supervised` switches a model's own head to this inside a block; what the
+model then returns as `logits` is the negative log-likelihood of each supervised token.
+
+Covered: linear heads with or without bias, frozen or trained, of causal and encoder-decoder models. Not covered: models
+that change the logits after the head (soft caps, logit scales): `fits` finds that out on the model and the plain loss stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+IGNORED = -100
+SLICE_ELEMENTS = 2**24  # logits in one slice: 64 MiB in float32, small enough to stay near the processor
+
+
+class _Likelihood(torch.autograd.Function):
+    """Negative log-likelihood of `targets` (n,) under `hidden` (n, width) times `weight` (vocabulary, width): (n,) float32."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+        nll = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        table = weight.to(hidden.dtype)
+        wants_grad = ctx.needs_input_grad[0] and not ctx.needs_input_grad[1]
+        grad = torch.empty_like(hidden) if wants_grad else None
+        for part in _slices(len(hidden), len(weight)):
+            logits, total = _logits(hidden[part], table, bias)
+            nll[part] = total - logits.gather(1, targets[part, None])[:, 0]
+            if grad is not None:
+                grad[part] = _error(logits, total, targets[part]).to(hidden.dtype) @ table
+        ctx.has_bias = bias is not None
+        ctx.save_for_backward(*((grad,) if grad is not None else (hidden, weight, bias, targets)))
+        return nll
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        if len(ctx.saved_tensors) == 1:
+            grad = ctx.saved_tensors[0]
+            return grad * upstream[:, None].to(grad.dtype), None, None, None
+        hidden, weight, bias, targets = ctx.saved_tensors
+        table = weight.to(hidden.dtype)
+        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
+        grad_bias = torch.zeros_like(bias, dtype=torch.float32) if ctx.has_bias else None
+        for part in _slices(len(hidden), len(weight)):
+            error = _error(*_logits(hidden[part], table, bias), targets[part]).mul_(upstream[part, None])
+            if grad_bias is not None:
+                grad_bias += error.sum(0)
+            error = error.to(hidden.dtype)
+            grad_hidden[part] = error @ table
+            grad_weight += (error.T @ hidden[part]).float()
+        return grad_hidden, grad_weight.to(weight.dtype), None if grad_bias is None else grad_bias.to(bias.dtype), None
+
+
+def _slices(rows: int, vocabulary: int) -> Iterator[slice]:
+    step = max(1, SLICE_ELEMENTS // vocabulary)
+    return (slice(start, start + step) for start in range(0, rows, step))
+
+
+def _logits(hidden: Tensor, table: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Logits in float32 and the logarithm of their summed exponentials."""
+    logits = (hidden @ table.T).float()
+    if bias is not None:
+        logits += bias
+    return logits, logits.logsumexp(1)
+
+
+def _error(logits: Tensor, total: Tensor, targets: Tensor) -> Tensor:
+    """d nll / d logits, written over `logits`."""
+    error = logits.sub_(total[:, None]).exp_()
+    error[torch.arange(len(targets), device=targets.device), targets] -= 1
+    return error
+
+
+def token_nll(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
+    """Negative log-likelihood, in nats, of every supervised token: a vector, in the order of the positions.
+
+    `hidden` has shape (rows, positions, width), `targets` (rows, labels) holds the token to be predicted *at* each position
+    or -100. Where the model put virtual tokens in front (prompt tuning), `targets` is shorter and aligned to the right.
+    """
+    virtual = hidden.shape[1] - targets.shape[1]
+    is_supervised = targets != IGNORED
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight.dtype
+    chosen = hidden[:, virtual:][is_supervised].to(dtype)
+    return _Likelihood.apply(chosen, head.weight, getattr(head, "bias", None), targets[is_supervised])  # type: ignore[no-any-return,no-untyped-call]
+
+
+@contextmanager
+def supervised(head: nn.Module, targets: Tensor) -> Iterator[None]:
+    """Inside the block `head(hidden)` returns `token_nll(hidden, head, targets)`.
+
+    The module itself is not replaced: names in checkpoints, tied weights and the hooks of DDP and FSDP stay as they are.
+    """
+
+    def forward(self: nn.Module, hidden: Tensor) -> Tensor:
+        return token_nll(hidden, self, targets)
+
+    head.forward = MethodType(forward, head)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del head.forward
+
+
+def plain_nll(logits: Tensor, targets: Tensor) -> Tensor:
+    """`token_nll` from complete logits: what every other trainer computes, and the yardstick for the fast path."""
+    virtual = logits.shape[1] - targets.shape[1]
+    is_supervised = targets != IGNORED
+    return nn.functional.cross_entropy(logits[:, virtual:][is_supervised].float(), targets[is_supervised], reduction="none")
+
+
+@torch.no_grad()
+def fits(model: nn.Module, head: nn.Module | None, inputs: dict[str, Any], targets: Tensor) -> bool:
+    """Whether the fast loss equals the plain one on this model and batch."""
+    if not isinstance(head, nn.Linear) or type(head) is not nn.Linear:
+        return False  # an adapted or quantised head
+    was_training = model.training
+    model.eval()
+    try:
+        expected = plain_nll(model(**inputs).logits, targets)
+        with supervised(head, targets):
+            found = model(**inputs).logits
+    finally:
+        model.train(was_training)
+    if found.shape != expected.shape:
+        return False
+    is_exact = head.weight.dtype == torch.float32 and not torch.is_autocast_enabled(head.weight.device.type)
+    tolerance = 1e-4 if is_exact else 2e-2
+    return bool((found - expected).abs().max() <= tolerance * expected.abs().max())

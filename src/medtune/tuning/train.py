@@ -1,0 +1,202 @@
+"""From a model and samples to tuned weights: sets up the Trainer as the recipe says and runs it.
+
+Covered: rows (packed or padded), the fast loss, steps and schedules, resuming, the order of callbacks.
+Not covered: reading data and writing artifacts (`stage`), the loop (transformers), the loss (`trainer`, `head`).
+Launched by torchrun or accelerate, every process runs this and transformers shards the rows; FSDP and DeepSpeed are
+configured as their users know it, through accelerate's configuration.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainingArguments
+
+from medtune.errors import PrerequisiteError, TuningError
+from medtune.models import attention
+from medtune.recipe import Recipe
+from medtune.tuning.batches import collate_packed, collate_padded, collate_seq2seq
+from medtune.tuning.callbacks import Answers, KeepBest, MarkComplete, MustMove, ProgressBar, SampleAnswers
+from medtune.tuning.checkpoints import last_complete
+from medtune.tuning.head import fits
+from medtune.tuning.trainer import Feed, Samples, SupervisedTrainer
+from medtune.types import Conversation, Sample
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Split:
+    """What tuning sees: training samples, validation samples, and a few validation conversations to answer on the way."""
+
+    train: Sequence[Sample]
+    validation: Sequence[Sample]
+    shown: Sequence[Conversation] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """Where a tuning works and what it is: checkpoints go below `folder`, `fingerprint` guards against another run's."""
+
+    folder: Path
+    fingerprint: str
+    console: Console
+    answers: Answers | None = None
+
+
+def is_packed(recipe: Recipe, model: nn.Module) -> bool:
+    """Whether rows are packed: as `tune.rows` says, with `auto` wherever documents are proven to stay apart.
+
+    Raises TuningError when the recipe asks for packing and the model cannot keep documents apart.
+    """
+    if recipe.tune.rows == "padded" or recipe.tune.method == "prompt" or recipe.model.attention not in ("auto", "documents"):
+        return False
+    can = attention.isolates(model)
+    if recipe.tune.rows == "packed" and not can:
+        raise TuningError(
+            f"tune.rows: packed, but {recipe.model.base} does not keep packed documents apart under medtune's kernel: "
+            "each would see its neighbours. Set tune.rows: padded."
+        )
+    return can
+
+
+def feed_for(recipe: Recipe, model: Any, tokenizer: PreTrainedTokenizerBase, split: Split) -> Feed:
+    """How samples reach this model: packed or padded, with the fast loss where it equals the plain one."""
+    lengths: list[int] | None = None
+    if model.config.is_encoder_decoder:
+        start = model.config.decoder_start_token_id
+        collate: Any = partial(collate_seq2seq, pad_id=tokenizer.pad_token_id, start_id=start)
+        lengths = [len(sample.input_ids) + len(sample.labels) for sample in split.train]
+    elif is_packed(recipe, model):
+        collate = collate_packed
+    else:
+        collate = partial(collate_padded, pad_id=tokenizer.pad_token_id)
+        lengths = [len(sample.input_ids) for sample in split.train]
+    head = model.get_output_embeddings()
+    inputs = {name: _to(value, model.device) for name, value in collate(split.train[:2]).items()}
+    targets = inputs.pop("targets")
+    with kernel_for(collate, model), _autocast(model):
+        head_fits = fits(model, head, inputs, targets)
+    return Feed(collate, lengths, head if head_fits else None)
+
+
+def kernel_for(collate: Any, model: nn.Module) -> AbstractContextManager[None]:
+    """The attention kernel that the rows need: `documents` for packed ones, the model's own otherwise."""
+    return attention.kernel(model, attention.NAME) if collate is collate_packed else nullcontext()
+
+
+def train(recipe: Recipe, model: Any, tokenizer: PreTrainedTokenizerBase, split: Split, job: Job) -> SupervisedTrainer:
+    """Tune `model` in place and keep its best weights in `job.folder`/best. Goes on from the last whole checkpoint.
+
+    Returns the trainer, whose state holds the log.
+    """
+    feed = feed_for(recipe, model, tokenizer, split)
+    bar = ProgressBar(job.console)
+    callbacks = [MarkComplete(job.fingerprint), MustMove(), bar]
+    if job.answers and split.shown:
+        callbacks.insert(0, SampleAnswers(split.shown, job.answers, job.console))
+    if split.validation:
+        callbacks.insert(0, KeepBest(job.folder / "best", recipe.tune.patience))
+    trainer = SupervisedTrainer(
+        feed,
+        model=model,
+        args=arguments(recipe, model, len(split.train), job.folder),
+        train_dataset=Samples(split.train),
+        eval_dataset=Samples(split.validation),
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    bar.attach(trainer)
+    checkpoint = last_complete(job.folder, job.fingerprint)
+    if checkpoint:
+        from transformers import TrainerState
+
+        trainer.take_up(TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).log_history)
+        job.console.print(f"  going on from step {checkpoint.name.rpartition('-')[2]}")
+    try:
+        with kernel_for(feed.collate, model):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        bar.close()
+    return trainer
+
+
+def arguments(recipe: Recipe, model: Any, rows: int, folder: Path) -> TrainingArguments:
+    """The Trainer's arguments for this recipe."""
+    tune = recipe.tune
+    steps = total_steps(recipe, rows)
+    every = max(1, math.ceil(steps / tune.evaluations))
+    on_cuda = model.device.type == "cuda"
+    if tune.optimizer == "adamw_8bit" and not on_cuda:
+        raise PrerequisiteError("tune.optimizer: adamw_8bit needs a CUDA device, and the model is on the CPU. Set tune.optimizer: adamw.")
+    return TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=tune.batch_size,
+        per_device_eval_batch_size=tune.batch_size,
+        gradient_accumulation_steps=tune.accumulation,
+        num_train_epochs=tune.epochs,
+        max_steps=steps,
+        learning_rate=tune.peak_learning_rate,
+        lr_scheduler_type=tune.scheduler,
+        warmup_steps=math.ceil(tune.warmup * steps),
+        weight_decay=tune.weight_decay,
+        max_grad_norm=tune.max_grad_norm,
+        optim="adamw_bnb_8bit" if tune.optimizer == "adamw_8bit" else "adamw_torch_fused",
+        bf16=_wants_autocast(model) and recipe.model.dtype in ("auto", "bfloat16"),
+        fp16=recipe.model.dtype == "float16" and on_cuda,
+        use_cpu=model.device.type == "cpu",
+        gradient_checkpointing=tune.activation_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        eval_strategy="steps",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=tune.checkpoint_steps or every,
+        save_total_limit=2,
+        logging_steps=max(1, steps // 100),
+        logging_nan_inf_filter=False,
+        report_to=list(tune.report_to) or "none",
+        run_name=recipe.name,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        dataloader_pin_memory=on_cuda,
+        label_names=["targets"],
+        average_tokens_across_devices=False,
+    )
+
+
+def total_steps(recipe: Recipe, rows: int) -> int:
+    """Updates in the whole tuning, a short last one of each epoch included."""
+    tune = recipe.tune
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    per_epoch = math.ceil(rows / (tune.batch_size * tune.accumulation * world))
+    steps = max(1, math.ceil(per_epoch * tune.epochs))
+    return min(steps, tune.max_steps) if tune.max_steps else steps
+
+
+def _wants_autocast(model: Any) -> bool:
+    """Whether float32 weights that are trained should be computed with in bfloat16."""
+    from medtune.models import probe
+
+    is_float32 = next(model.parameters()).dtype == torch.float32
+    return is_float32 and probe.dtype_choice(model.device).name == "bfloat16"
+
+
+def _autocast(model: Any) -> AbstractContextManager[Any]:
+    return torch.autocast(model.device.type, torch.bfloat16) if _wants_autocast(model) else nullcontext()
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    return value.to(device) if isinstance(value, torch.Tensor) else value

@@ -1,0 +1,155 @@
+"""transformers' Trainer with our loss, our order of rows and our evaluation; the loop itself stays theirs.
+
+Covered: the loss as a sum over supervised tokens divided by their number in the whole update (so that accumulation and
+several processes change nothing), validation loss as sum over sum, counting of tokens and seconds across resumes.
+Not covered: batches (`batches`), the fast head (`head`), what is shown and kept on the way (`callbacks`).
+Seq2SeqTrainer adds generation to `evaluate`, which is replaced here, so that one class serves both families.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Sampler
+from transformers import Trainer
+
+from medtune.errors import TuningError
+from medtune.tuning.batches import EpochOrder
+from medtune.tuning.head import IGNORED, plain_nll, supervised
+from medtune.types import Sample
+
+
+@dataclass(frozen=True)
+class Feed:
+    """How samples reach the model: the collator, the lengths by which padded rows are grouped, the head or None for the plain loss."""
+
+    collate: Callable[[Sequence[Sample]], dict[str, Any]]
+    lengths: Sequence[int] | None
+    head: nn.Module | None
+
+
+class Samples(Dataset[Sample]):
+    """A list of samples as torch wants it."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples[index]
+
+
+class SupervisedTrainer(Trainer):
+    """A Trainer whose loss is the mean negative log-likelihood of the supervised tokens of the whole update."""
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, feed: Feed, **options: Any) -> None:
+        self.feed = feed
+        super().__init__(data_collator=feed.collate, **options)
+        self.model_accepts_loss_kwargs = True  # else the Trainer does not count the targets of an update
+        self.tokens = self.supervised_tokens = 0
+        self.seconds_before = 0.0
+        self.started = time.monotonic()
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Tensor:
+        count = sum((batch["targets"] != IGNORED).sum() for batch in batch_samples)
+        count = torch.as_tensor(count, device=device)
+        if self.args.world_size > 1:
+            count = self.accelerator.gather(count).sum()
+        return count
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,  # noqa: ARG002 - the Trainer's signature
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """Summed negative log-likelihood of the batch over the number of targets in the whole update."""
+        nll = self.nll(model, inputs)
+        self.tokens += token_count(inputs)
+        self.supervised_tokens += len(nll)
+        total = nll.sum()
+        if not math.isfinite(total.detach().item()):
+            raise TuningError(
+                f"The loss became {total.item()} after {self.state.global_step} updates. "
+                "Lower tune.learning_rate, or set model.dtype: float32."
+            )
+        # DDP averages gradients over the processes, while this loss is already a share of the whole update.
+        return total * self.args.world_size / (len(nll) if num_items_in_batch is None else num_items_in_batch)
+
+    def nll(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        """Negative log-likelihood of each supervised token of a batch, in nats."""
+        targets = inputs["targets"]
+        arguments = {name: value for name, value in inputs.items() if name != "targets"}
+        head = self.feed.head
+        only_supervised: AbstractContextManager[None] = nullcontext() if head is None else supervised(head, targets)
+        with only_supervised:
+            logits = model(**arguments).logits
+        return plain_nll(logits, targets) if head is None else logits
+
+    def _get_train_sampler(self, train_dataset: Dataset[Sample] | None = None) -> Sampler[int]:
+        rows = len(train_dataset or self.train_dataset)
+        update_rows = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return EpochOrder(rows, self.args.seed, update_rows, self.feed.lengths)
+
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        """Sum of NLL over sum of supervised tokens of the validation samples, in nats per token."""
+        samples = sorted(self.eval_dataset.samples, key=lambda sample: -len(sample.input_ids))
+        size = self.args.per_device_eval_batch_size
+        was_training = self.model.training
+        self.model.eval()
+        sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        for start in range(self.args.process_index * size, len(samples), size * self.args.world_size):
+            inputs = self._prepare_inputs(self.feed.collate(samples[start : start + size]))
+            with self.compute_loss_context_manager():
+                nll = self.nll(self.model, inputs)
+            sums += torch.tensor([nll.double().sum().item(), len(nll)], dtype=torch.float64, device=sums.device)
+        self.model.train(was_training)
+        total = self.accelerator.reduce(sums, "sum")
+        return float(total[0] / total[1])
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Validation loss, logged and told to the callbacks, as the loop expects it."""
+        paused = time.monotonic()
+        metrics = {"eval_loss": self.validation_loss()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.started += time.monotonic() - paused
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """The Trainer's log, with tokens and seconds so far: the counts that a resumed run goes on from."""
+        logs |= {"tokens": self.tokens, "supervised_tokens": self.supervised_tokens, "seconds": round(self.seconds, 3)}
+        super().log(logs, start_time)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent on updates (not on evaluation), those before an interruption included."""
+        return self.seconds_before + time.monotonic() - self.started
+
+    def take_up(self, history: Sequence[dict[str, Any]]) -> None:
+        """Go on counting where the log of an interrupted run ends."""
+        last = next((entry for entry in reversed(history) if "tokens" in entry), None)
+        if last:
+            self.tokens, self.supervised_tokens = last["tokens"], last["supervised_tokens"]
+            self.seconds_before = last["seconds"]
+        self.started = time.monotonic()
+
+
+def token_count(inputs: dict[str, Any]) -> int:
+    """Real tokens of a batch, padding not counted; for encoder-decoder models those of both sides."""
+    mask = inputs.get("attention_mask")
+    count = inputs["input_ids"].numel() if mask is None else int(mask.sum())
+    return count + int((inputs["targets"] != IGNORED).sum()) * ("decoder_input_ids" in inputs)
