@@ -181,3 +181,7 @@ def _fail(message: str) -> None:
     console.print("Error:", style="bold red", end=" ")
     console.print(message, markup=False, highlight=False, soft_wrap=True)
     sys.exit(2)
+
+
+if __name__ == "__main__":  # for torchrun -m medtune.cli
+    main()

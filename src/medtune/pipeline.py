@@ -9,16 +9,31 @@ A stage is up to date when its fingerprint, chained to those of the stages befor
 from __future__ import annotations
 
 import importlib
+import os
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 
-from medtune.errors import RunDirError
+from medtune.errors import PrerequisiteError, RunDirError
 from medtune.recipe import Recipe
 from medtune.run_dir import RunDir, environment, hash_of, read_json, write_json
 
-STAGES = {"data": "medtune.data.stage", "tune": "medtune.tuning.stage", "evaluate": "medtune.evaluation.stage"}
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a stage's `fingerprint` and `run` are, and what must lie in the run's folder when it is done."""
+
+    module: str
+    artifacts: tuple[str, ...]
+
+
+STAGES = {
+    "data": Stage("medtune.data.stage", ("data/train.jsonl", "data/validation.jsonl", "data/test.jsonl")),
+    "tune": Stage("medtune.tuning.stage", ("adapter", "tuning.json")),
+    "evaluate": Stage("medtune.evaluation.stage", ("evaluation/summary.json", "report.html")),
+}
 
 console = Console()
 
@@ -28,25 +43,37 @@ def run(recipe: Recipe, run_dir: RunDir, only: str | None = None) -> None:
 
     Raises RunDirError for a folder that is no run's, or that another process works in; and what a stage raises.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and only != "tune":
+        raise PrerequisiteError(
+            "Several processes can only tune: torchrun ... -m medtune.cli tune RECIPE. Run the rest alone."
+        )
+    if int(os.environ.get("RANK", "0")) > 0:
+        importlib.import_module(STAGES["tune"].module).run(recipe, run_dir)  # process 0 keeps the books
+        return
     with _opened(run_dir):
         _write_facts(recipe, run_dir)
         chain = ""
-        for name, module in STAGES.items():
-            stage = importlib.import_module(module)
-            inputs = (recipe,) if name == "data" else (recipe, run_dir)
-            chain = hash_of(chain, stage.fingerprint(*inputs))
-            if run_dir.is_done(name, chain):
+        for name in STAGES if only is None else list(STAGES)[: list(STAGES).index(only) + 1]:
+            chain, is_done = _state(name, chain, recipe, run_dir)
+            if is_done:
                 console.print(f"{name}: up to date", style="dim")
             elif only in (None, name):
-                _run_stage(stage, name, chain, recipe, run_dir)
+                _run_stage(name, chain, recipe, run_dir)
             else:
                 raise RunDirError(
                     f"{run_dir.path}: the {name} stage, which {only} builds on, is not up to date for this recipe. "
                     f"Run all stages: medtune run RECIPE --out {run_dir.path}"
                 )
-            if name == only:
-                break
     _show_outcome(run_dir)
+
+
+def _state(name: str, chain: str, recipe: Recipe, run_dir: RunDir) -> tuple[str, bool]:
+    """The stage's fingerprint, chained to `chain`; whether it finished with that, and its artifacts are there."""
+    stage = importlib.import_module(STAGES[name].module)
+    inputs = (recipe,) if name == "data" else (recipe, run_dir)
+    chain = hash_of(chain, stage.fingerprint(*inputs))
+    are_there = all((run_dir.path / artifact).exists() for artifact in STAGES[name].artifacts)
+    return chain, are_there and run_dir.is_done(name, chain)
 
 
 def _opened(run_dir: RunDir) -> Any:
@@ -75,14 +102,14 @@ def _changed(old: Any, new: Any, path: str = "") -> list[str]:
     return [line for name in names for line in _changed(old.get(name), new.get(name), f"{path}.{name}".lstrip("."))]
 
 
-def _run_stage(stage: Any, name: str, chain: str, recipe: Recipe, run_dir: RunDir) -> None:
+def _run_stage(name: str, chain: str, recipe: Recipe, run_dir: RunDir) -> None:
     """Run one stage. From here on it and those after it are out of date, even if this is cut off."""
     stages = run_dir.manifest()["stages"]
     earlier = list(STAGES)[: list(STAGES).index(name)]
     run_dir.update_manifest(stages={done: facts for done, facts in stages.items() if done in earlier})
     console.rule(f"{name}: its inputs have changed, so it runs again" if name in stages else name)
     start = time.perf_counter()
-    stage.run(recipe, run_dir)
+    importlib.import_module(STAGES[name].module).run(recipe, run_dir)
     run_dir.finish(name, chain, seconds=round(time.perf_counter() - start, 1))
 
 
