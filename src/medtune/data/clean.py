@@ -22,8 +22,9 @@ EMPTY, JUNK, TOO_LONG = (
 _INVISIBLE = dict.fromkeys([*range(0x09), 0x0B, *range(0x0E, 0x20), 0x7F, 0xAD, 0x200B, 0x200E, 0x200F, 0x2060, 0xFEFF])
 _LINE_ENDS = {0x0D: "\n", 0x0C: "\n", 0x85: "\n", 0x2028: "\n", 0x2029: "\n\n"}
 _TABLE = {**_INVISIBLE, **_LINE_ENDS}
-_SPACES = re.compile(r"[^\S\n]+")
-_AROUND_BREAKS = re.compile(r" ?\n ?")
+_ODD = re.compile("[" + "".join(map(re.escape, map(chr, _TABLE))) + "]")
+_BLANKS = re.compile(r" *[^\S\n ][^\S\n]*|  +")
+_AROUND_BREAKS = re.compile(r" \n ?|\n ")
 _MANY_BREAKS = re.compile(r"\n{3,}")
 
 
@@ -31,8 +32,9 @@ def normalise(text: str) -> str:
     """NFC, no invisible characters, single spaces, lines without ragged ends, at most one empty line in a row."""
     if not text.isascii() and not unicodedata.is_normalized("NFC", text):
         text = unicodedata.normalize("NFC", text)
-    text = text.replace("\r\n", "\n").translate(_TABLE)
-    text = _AROUND_BREAKS.sub("\n", _SPACES.sub(" ", text))
+    if _ODD.search(text):
+        text = text.replace("\r\n", "\n").translate(_TABLE)
+    text = _AROUND_BREAKS.sub("\n", _BLANKS.sub(" ", text))
     return _MANY_BREAKS.sub("\n\n", text).strip()
 
 

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO
 
 from medtune.data import clean
 from medtune.data.convert import LAYOUTS, Converted, Layout, check_columns, convert_row
@@ -122,7 +122,11 @@ def _conversations(
                 if len(tally.bad_examples) < BAD_EXAMPLES:
                     tally.bad_examples.append(Example(row.file, row.number, problem))
             elif isinstance(converted, str):
-                _count(dropped, converted, Example(row.file, row.number, shortened(row.values)))
+                _count(
+                    dropped,
+                    converted,
+                    Example(row.file, row.number, shortened(" | ".join(map(str, row.values.values())))),
+                )
             else:
                 for conversation in converted:
                     yield conversation, row
@@ -145,11 +149,11 @@ def _count(dropped: dict[str, Dropped], reason: str, example: Example) -> None:
     dropped[reason] = Dropped(so_far.count + 1, so_far.example) if so_far else Dropped(1, example)
 
 
-def shortened(value: Conversation | Any, length: int = 120) -> str:
-    """A conversation (or a raw row) in one short line."""
+def shortened(value: Conversation | str, length: int = 120) -> str:
+    """A conversation's last turns, or a text, in one short line."""
     if isinstance(value, Conversation):
         value = " | ".join(message.content for message in value.messages[-2:])
-    text = " ".join(str(value).split())
+    text = " ".join(value.split())
     return text if len(text) <= length else text[: length - 1] + "…"
 
 

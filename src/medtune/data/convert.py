@@ -94,8 +94,7 @@ def _medquad_csv(values: Values) -> Converted:
 
 def _medquad(values: Values, topic: str) -> Converted:
     question = wording.one_question_mark(_text(values, "question"))
-    # an unanswered pair has an empty element in the XML, which is nothing broken: `clean` drops and counts it
-    answer = wording.bullets_on_lines(values["answer"] or "")
+    answer = wording.bullets_on_lines(_text(values, "answer"))
     facts = {name: _optional(values, name) for name in ("question_type", "url")}
     return _pair(question, answer, topic=topic, **facts)
 

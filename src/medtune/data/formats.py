@@ -140,27 +140,29 @@ def _parquet_rows(name: str, stream: IO[bytes]) -> Iterator[Row]:
 
 
 def _medquad_xml_rows(name: str, stream: IO[bytes]) -> Iterator[Row]:
-    """One row per QAPair of one MedQuAD document; pairs without a pid still count."""
+    """One row per pair of a MedQuAD document; four of its files use other, lower-case names."""
     try:
         document = ElementTree.parse(stream).getroot()
     except ElementTree.ParseError as error:
         yield Row(name, 1, problem=f"not valid XML ({error})")
         return
-    if document.tag != "Document":
-        raise DataError(f"{name}: the XML's root is <{document.tag}>, expected MedQuAD's <Document>.")
-    about = {"focus": document.findtext("Focus"), "url": document.get("url", ""), "origin": document.get("source", "")}
-    for number, pair in enumerate(document.iterfind("QAPairs/QAPair"), 1):
-        question = pair.find("Question")
+    pairs = [*document.iterfind("QAPairs/QAPair"), *document.iterfind("qaPairs/pair")]
+    if not pairs:
         yield Row(
-            name,
-            number,
-            {
-                **about,
-                "question": pair.findtext("Question"),
-                "answer": pair.findtext("Answer"),
-                "question_type": "" if question is None else question.get("qtype", ""),
-            },
+            name, 1, problem=f"no QAPairs/QAPair below the root <{document.tag}>; is this one of MedQuAD's documents?"
         )
+    for number, pair in enumerate(pairs, 1):
+        question = next(
+            (element for element in pair if element.tag.lower() == "question"), ElementTree.Element("question")
+        )
+        values = {
+            "focus": document.findtext("Focus") or document.findtext("doctitle-focus"),
+            "question": question.text,
+            "answer": pair.findtext("Answer") or pair.findtext("answer") or "",
+            "question_type": question.get("qtype", ""),
+            "url": document.get("url", ""),
+        }
+        yield Row(name, number, values)
 
 
 def _text_rows(name: str, stream: IO[bytes]) -> Iterator[Row]:

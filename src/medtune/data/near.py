@@ -1,8 +1,8 @@
 """Near-duplicate search: for one word set, every other whose Jaccard similarity reaches a threshold. Exact.
 
-Two sets with Jaccard >= t share a word among the rarest `n - ceil(t n) + 1` of each (prefix filtering: Chaudhuri et al.
-2006), so only these few words are indexed, and every candidate is verified on the whole sets. Results therefore depend
-neither on the order of the rows nor on the machine. Words are 32-bit hashes; nothing holds the text.
+Two sets with Jaccard >= t share k words among the rarest `n - ceil(t n) + k` of each (prefix filtering: Chaudhuri et
+al. 2006), so only these few words are indexed, and every candidate is verified on the whole sets. Results therefore
+depend neither on the order of the rows nor on the machine. Words are 32-bit hashes; nothing holds the text.
 """
 
 from __future__ import annotations
@@ -100,9 +100,17 @@ def matches(index: NearIndex, queries: Ints) -> Iterator[tuple[int, Ints]]:
         ends = np.cumsum(lengths)
         for query, end, length in zip(block.tolist(), ends.tolist(), lengths.tolist(), strict=True):
             lists = [index.rows[index.postings[p] : index.postings[p + 1]] for p in places[end - length : end].tolist()]
-            candidates = np.unique(np.concatenate(lists)) if lists else np.empty(0, np.int32)
+            candidates = _frequent(index, query, np.concatenate(lists)) if lists else np.empty(0, np.int32)
             chunks = [candidates[start : start + _BLOCK] for start in range(0, len(candidates), _BLOCK)]
             yield query, np.concatenate([np.empty(0, np.int64), *(_verified(index, query, c, mark) for c in chunks)])
+
+
+def _frequent(index: NearIndex, query: int, found: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The rows that share enough prefix words with the query: as many as the shorter of the two overlaps demands."""
+    candidates, shared = np.unique(found, return_counts=True)
+    sizes = index.sets.starts[candidates + 1] - index.sets.starts[candidates]
+    own = int(index.sets.starts[query + 1] - index.sets.starts[query])
+    return candidates[shared >= _demanded(np.minimum(sizes, own))]
 
 
 def _verified(index: NearIndex, query: int, candidates: NDArray[np.int32], mark: NDArray[np.bool_]) -> Ints:
@@ -129,8 +137,15 @@ def _verified(index: NearIndex, query: int, candidates: NDArray[np.int32], mark:
     return rows
 
 
+def _demanded(sizes: Ints) -> Ints:
+    """How many words two prefixes must share. More than one, since long rows share some rare word by chance."""
+    return 1 + sizes // 20
+
+
 def _prefixes(sizes: Ints, threshold: float) -> Ints:
-    return np.where(sizes > 0, sizes - np.ceil(threshold * sizes - _ROUNDING).astype(np.int64) + 1, 0).astype(np.int64)
+    """How many of its rarest words a row is indexed by; see the module's docstring, where k is `_demanded`."""
+    lengths: Ints = sizes - np.ceil(threshold * sizes - _ROUNDING).astype(np.int64) + _demanded(sizes)
+    return np.where(sizes > 0, np.minimum(lengths, sizes), 0)
 
 
 def _sort_rarest_first(sets: WordSets) -> None:
