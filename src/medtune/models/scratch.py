@@ -28,8 +28,18 @@ def build(section: ScratchModel, texts: Iterable[str], folder: Path, seed: int) 
     """Write tokenizer and weights to `folder`. Equal arguments give equal files; the random state is left as it was."""
     tokenizer = train_tokenizer(texts, section.vocabulary, (PAD, BOS, END, *ROLES), bos=BOS, eos=END, pad=PAD)
     tokenizer.chat_template = TEMPLATE
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
+    shape = config(section, tokenizer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        LlamaForCausalLM(shape).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def config(section: ScratchModel, tokenizer: PreTrainedTokenizerFast | None = None) -> LlamaConfig:
+    """The shape that `build` gives the model; without a tokenizer, with the vocabulary that was asked for."""
+    special = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return LlamaConfig(
+        vocab_size=section.vocabulary if tokenizer is None else len(tokenizer),
         hidden_size=section.width,
         intermediate_size=(section.width * 8 // 3 + 15) // 16 * 16,
         num_hidden_layers=section.layers,
@@ -37,14 +47,8 @@ def build(section: ScratchModel, texts: Iterable[str], folder: Path, seed: int) 
         num_key_value_heads=section.heads,
         max_position_embeddings=POSITIONS,
         tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **({} if tokenizer is None else {name: getattr(tokenizer, name) for name in special}),
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def train_tokenizer(
