@@ -94,7 +94,10 @@ class Likelihood:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One system's answer to one test question, with its scores. `scores` is empty unless `status` is `scored`."""
+    """One system's answer to one test question, with its scores.
+
+    An empty answer is `unanswered` and scores 0; `scores` is empty where nothing could be graded (`failed`, `unparsed`).
+    """
 
     system: str
     id: str

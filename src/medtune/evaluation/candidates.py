@@ -1,0 +1,190 @@
+"""The two language models of an evaluation, base and tuned, loaded and ready to be asked.
+
+Covered: one loaded model for both where the tuned one is an adapter; the base's own best prompt format; refusing a
+tuned model in another chat template than it was trained with. Not covered: loading itself (`models.loading`).
+
+A base that is asked in the format of the tuned model looks worse than it is, and tuning looks better. So the base is
+asked in the format that makes the reference answers of some validation questions most likely: the run's, its own, or
+plain.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import try_to_load_from_cache
+
+from medtune.errors import ModelError, RunDirError
+from medtune.evaluation.systems import System, draw, model_system
+from medtune.models import chat_template, loading
+from medtune.models.chat_template import ChatTemplate
+from medtune.models.completer import TransformersCompleter
+from medtune.recipe import Recipe
+from medtune.run_dir import RunDir, hash_of
+from medtune.types import Conversation
+
+FORMATS = ("own", "plain")
+FORMAT_QUESTIONS = 32
+HASHED_BYTES = 2**24
+Around = Callable[[], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A system, the files and folders that must be shipped to run it, and what is known of its model."""
+
+    system: System
+    ships: tuple[Path, ...]
+    parameters: int | None = None
+    prompt_format: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What base and tuned have in common."""
+
+    recipe: Recipe
+    run_dir: RunDir
+    location: str
+    tokenizer: Any
+
+    def load(self, *, tuned: bool) -> Any:
+        section = self.recipe.model
+        if tuned:
+            return loading.load_tuned(section, self.location, self.run_dir.adapter)
+        return loading.load_model(section, self.location)
+
+    def template(self, model: Any, name: str) -> ChatTemplate:
+        section = self.recipe.model.model_copy(update={"chat_template": name})
+        return chat_template.choose(section, self.tokenizer, loading.family(model.config), model.config)
+
+    def completer(self, model: Any, template: ChatTemplate) -> TransformersCompleter:
+        return TransformersCompleter(model, self.tokenizer, template, self.recipe.data.max_length)
+
+    def system(self, name: str, completer: TransformersCompleter, weights: Sequence[Path], around: Around) -> System:
+        """The completer as a system, with all that its answers depend on in its fingerprint."""
+        section, limits = self.recipe.model, (self.recipe.data.max_length, self.recipe.evaluate.max_new_tokens)
+        numbers = (section.dtype, section.quantization, section.revision)
+        content = [folder_hash(folder) for folder in weights]
+        fingerprint = hash_of(self.location, content, numbers, limits, completer.template.hash)
+        return model_system(name, completer, fingerprint, self.recipe.evaluate.max_new_tokens, around)
+
+
+def candidates(recipe: Recipe, run_dir: RunDir, validation: Sequence[Conversation]) -> Iterator[Candidate]:
+    """Those of base and tuned that `evaluate.systems` names; each is good until the next one is asked for.
+
+    Raises ModelError where the tuned model was trained with another chat template, RunDirError where nothing was tuned.
+    """
+    wanted = [name for name in ("base", "tuned") if name in recipe.evaluate.systems]
+    if not wanted:
+        return
+    location = loading.locate(recipe.model, run_dir)
+    bench = _Bench(recipe, run_dir, location, loading.load_tokenizer(location, recipe.model.revision))
+    shared = len(wanted) == 2 and recipe.tune.method != "full"
+    model = bench.load(tuned=True) if shared else None
+    for name in wanted:
+        if not shared:
+            model = None  # two whole models need not fit into memory together
+            gc.collect()
+            model = bench.load(tuned=name == "tuned")
+        yield _tuned(bench, model) if name == "tuned" else _base(bench, model, validation, shared)
+
+
+def _base(bench: _Bench, model: Any, validation: Sequence[Conversation], shared: bool) -> Candidate:
+    around: Around = model.disable_adapter if shared else contextlib.nullcontext
+    model = (
+        model.get_base_model() if shared else model
+    )  # disable_adapter silences LoRA; this leaves a soft prompt behind
+    template, facts = best_format(bench, model, validation, around)
+    ships = model_folder(bench.location, bench.recipe.model.revision)
+    system = bench.system("base", bench.completer(model, template), ships, around)
+    return Candidate(system, ships, base_parameters(model), facts)
+
+
+def _tuned(bench: _Bench, model: Any) -> Candidate:
+    stored = bench.run_dir.manifest().get("chat_template")
+    if stored is None:
+        raise RunDirError(
+            f"{bench.run_dir.manifest_path}: no chat_template, so nothing was tuned here. Run the tuning first: "
+            f"medtune tune RECIPE --out {bench.run_dir.path}"
+        )
+    template = bench.template(model, bench.recipe.model.chat_template)
+    chat_template.require_same(template, stored)
+    adapter = bench.run_dir.adapter
+    base = () if bench.recipe.tune.method == "full" else model_folder(bench.location, bench.recipe.model.revision)
+    ships = (*base, adapter)
+    system = bench.system("tuned", bench.completer(model, template), ships, contextlib.nullcontext)
+    return Candidate(system, ships, None, {"name": template.name, "hash": template.hash})
+
+
+def best_format(
+    bench: _Bench, model: Any, validation: Sequence[Conversation], around: Around
+) -> tuple[ChatTemplate, dict[str, Any]]:
+    """The template in which the base finds the reference answers most likely, and what each one gave.
+
+    Without a validation question nothing is measured and the run's own template is taken.
+    """
+    templates = {"run": bench.template(model, bench.recipe.model.chat_template)}
+    for name in FORMATS:
+        with contextlib.suppress(ModelError):  # the tokenizer has no template, or the family cannot have this one
+            template = bench.template(model, name)
+            if template.hash not in {known.hash for known in templates.values()}:
+                templates[name] = template
+    questions = draw(validation, FORMAT_QUESTIONS)
+    figures = {}
+    for name, template in templates.items():
+        with around():
+            figures[name] = _bits_per_byte(
+                bench.completer(model, template), questions, bench.recipe.evaluate.batch_size
+            )
+    chosen = min(templates, key=lambda name: _or_infinity(figures[name]))
+    measured = [
+        {"format": name, "template": template.name, "hash": template.hash, "bits_per_byte": figures[name]}
+        for name, template in templates.items()
+    ]
+    facts = {"name": templates[chosen].name, "hash": templates[chosen].hash, "chosen": chosen, "candidates": measured}
+    return templates[chosen], {**facts, "validation_questions": len(questions)}
+
+
+def _bits_per_byte(
+    completer: TransformersCompleter, questions: Sequence[Conversation], batch_size: int
+) -> float | None:
+    measured = [likelihood for _, likelihood in completer.likelihood(questions, batch_size=batch_size)]
+    nll, size = sum(likelihood.nll for likelihood in measured), sum(likelihood.bytes for likelihood in measured)
+    return nll / size / math.log(2) if size and math.isfinite(nll) else None
+
+
+def _or_infinity(value: float | None) -> float:
+    return math.inf if value is None else value
+
+
+def base_parameters(model: Any) -> int:
+    """Parameters of a base, without the adapter that may sit in it."""
+    adapter = sum(weight.numel() for name, weight in model.named_parameters() if "lora_" in name)
+    return int(model.num_parameters() - adapter)
+
+
+def model_folder(location: str, revision: str | None) -> tuple[Path, ...]:
+    """The folder with the files of a model, where it lies on this machine: a local folder or the Hub's cache."""
+    if Path(location).is_dir():
+        return (Path(location),)
+    config = try_to_load_from_cache(location, "config.json", revision=revision)
+    return (Path(config).parent,) if isinstance(config, str) else ()
+
+
+def folder_hash(folder: Path) -> str:
+    """A hash over the names, sizes and first 16 MiB of a folder's files: other weights give another, in a moment."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        digest.update(f"{path.name}/{path.stat().st_size}/".encode())
+        with open(path, "rb") as file:
+            digest.update(file.read(HASHED_BYTES))
+    return digest.hexdigest()[:16]

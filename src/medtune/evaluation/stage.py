@@ -1,0 +1,160 @@
+"""The evaluation stage: the held-out questions to every system, then records, summary and report.
+
+Writes evaluation/records.jsonl as the answers come, evaluation/summary.json and report.html. Cut off at any moment,
+the same call asks only what is not answered yet. `summary.json`, flat and complete, is all that the report shows:
+
+  verdict        {sentence, metric, difference, low, high, direction: helped | none | worse | null}
+  warnings       [sentence]
+  systems        {name: {counts: {asked, scored, unanswered, unparsed, failed, likelihood},
+                         metrics: {metric: {value, low, high} | null}, cost: {...}}}
+  paired         {metric: {value, low, high, before, after, questions, direction} | null}: tuned - base; {} without both
+  floors         {floor: the same for tuned - floor}
+  test           {questions, available, groups, max_new_tokens, batch_size, latency_questions, reference_words}
+  prompt_format  {base | tuned: {name, hash, ...}}; the base's names its candidates and their bits per byte
+  signatures     {rouge, bleu, bootstrap}
+  recipe, environment, chat_template, tuning (tuning.json), data (data_card.json); the last three may be null
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medtune.data.stage import load_split
+from medtune.evaluation import metrics, report, speed, summary, systems
+from medtune.evaluation.candidates import Candidate, candidates, folder_hash
+from medtune.evaluation.runner import SCORING, RecordFile, ask
+from medtune.evaluation.statistics import Bootstrap
+from medtune.evaluation.verdict import verdict, warnings
+from medtune.recipe import Recipe
+from medtune.run_dir import RunDir, environment, hash_file, hash_of, read_json, write_json, write_text
+from medtune.types import Conversation, Record
+
+VERSION = 1  # raise it when the same records give another summary
+
+
+def fingerprint(recipe: Recipe, run_dir: RunDir) -> str:
+    """Changes with what is measured: the evaluation's options, the model, the data and the tuned weights."""
+    parts = recipe.model_dump(mode="json", include={"seed", "model", "evaluate"})
+    data = [hash_file(run_dir.split(name)) for name in ("train", "validation", "test")]
+    tuned = folder_hash(run_dir.adapter) if run_dir.adapter.is_dir() else ""
+    return hash_of(VERSION, SCORING, parts, recipe.data.max_length, data, tuned)
+
+
+def run(recipe: Recipe, run_dir: RunDir) -> None:
+    """Measure every system of `evaluate.systems`. Raises EvaluationError where a measurement would be untrue."""
+    test = load_split(run_dir, "test")
+    questions = systems.draw(test, recipe.evaluate.questions)
+    metrics.self_test([question.answer for question in questions])
+    records = RecordFile(run_dir.evaluation / "records.jsonl")
+    tuning = _tuning(run_dir)
+    answered: dict[str, list[Record]] = {}
+    costs: dict[str, dict[str, Any]] = {}
+    formats: dict[str, dict[str, Any]] = {}
+    for candidate in _everyone(recipe, run_dir):
+        name = candidate.system.name
+        with speed.peak_memory() as peak:
+            answered[name] = ask(candidate.system, questions, records, recipe.evaluate.batch_size)
+        costs[name] = {
+            **speed.latency(candidate.system, questions[: recipe.evaluate.latency_questions]),
+            "tokens_per_second": speed.tokens_per_second(answered[name]),
+            "disk_bytes": speed.disk_bytes(candidate.ships),
+            "peak_memory_bytes": peak["bytes"],
+            **_parameters(candidate, tuning),
+        }
+        if candidate.prompt_format:
+            formats[name] = candidate.prompt_format
+    records.rewrite()
+    ordered: dict[str, list[Record]] = {name: answered[name] for name in recipe.evaluate.systems}
+    facts = {"test": _test(recipe, test, questions), "prompt_format": formats, "tuning": tuning}
+    result = summarise(recipe, ordered, costs, facts, run_dir)
+    write_json(run_dir.evaluation / "summary.json", result)
+    write_text(run_dir.path / "report.html", report.render(result, ordered, recipe.evaluate.side_by_side))
+
+
+def summarise(
+    recipe: Recipe, answered: dict[str, list[Record]], costs: dict[str, Any], facts: dict[str, Any], run_dir: RunDir
+) -> dict[str, Any]:
+    """summary.json, as the module's docstring lays it out."""
+    bootstrap = Bootstrap(recipe.evaluate.resamples, recipe.seed)
+    measured = {
+        name: {
+            "counts": summary.counts(records),
+            "metrics": summary.system_metrics(name, records, bootstrap),
+            "cost": costs[name],
+        }
+        for name, records in answered.items()
+    }
+    paired = (
+        summary.paired(answered["base"], answered["tuned"], bootstrap) if {"base", "tuned"} <= set(answered) else {}
+    )
+    floors = {
+        name: summary.paired(answered[name], answered["tuned"], bootstrap)
+        for name in systems.FLOORS
+        if {name, "tuned"} <= set(answered)
+    }
+    method = f"{recipe.evaluate.resamples} resamples by group|95 % expanded percentile|seed:{recipe.seed}"
+    result = {"systems": measured, "paired": paired, "floors": floors, **facts}
+    return {
+        "verdict": verdict(paired),
+        "warnings": warnings(result, recipe.model.base),
+        **result,
+        "signatures": {**metrics.signatures(), "bootstrap": method},
+        "recipe": recipe.model_dump(mode="json"),
+        "environment": environment(),
+        "chat_template": run_dir.manifest().get("chat_template"),
+        "data": _read(run_dir.data / "data_card.json"),
+    }
+
+
+def _everyone(recipe: Recipe, run_dir: RunDir) -> Iterator[Candidate]:
+    """The recipe's systems, floors first, so that no model stands in memory beside them."""
+    train = load_split(run_dir, "train")
+    floors = {
+        "random": lambda: systems.random_answer(train, recipe.seed),
+        "nearest": lambda: systems.nearest_answer(train),
+    }
+    chosen = (
+        Candidate(floors[name](), (run_dir.split("train"),)) for name in floors if name in recipe.evaluate.systems
+    )
+    return chain(chosen, candidates(recipe, run_dir, load_split(run_dir, "validation")))
+
+
+def _parameters(candidate: Candidate, tuning: dict[str, Any] | None) -> dict[str, Any]:
+    """Parameters and training cost; what was trained belongs to the tuned system alone."""
+    trained = tuning if tuning and candidate.system.name == "tuned" else {}
+    return {
+        "parameters_total": trained.get("parameters_total", candidate.parameters),
+        "parameters_trainable": trained.get("parameters_trainable"),
+        "training_seconds": trained.get("seconds"),
+        "training_peak_memory_bytes": trained.get("peak_memory_bytes"),
+    }
+
+
+def _test(recipe: Recipe, test: Sequence[Conversation], questions: Sequence[Conversation]) -> dict[str, Any]:
+    evaluate = recipe.evaluate
+    return {
+        "questions": len(questions),
+        "available": len(test),
+        "groups": len({question.group or question.id for question in questions}),
+        "max_new_tokens": evaluate.max_new_tokens,
+        "batch_size": evaluate.batch_size,
+        "latency_questions": min(evaluate.latency_questions, len(questions)),
+        "reference_words": float(np.mean([len(question.answer.split()) for question in questions]))
+        if questions
+        else None,
+    }
+
+
+def _tuning(run_dir: RunDir) -> dict[str, Any] | None:
+    """The figures of tuning.json; its sample answers stay there."""
+    tuning = _read(run_dir.path / "tuning.json")
+    return tuning and {key: value for key, value in tuning.items() if key != "samples"}
+
+
+def _read(path: Path) -> Any:
+    return read_json(path) if path.exists() else None

@@ -1,0 +1,76 @@
+"""What the records of the systems add up to: counts, metrics with intervals, paired differences.
+
+Covered: one system alone, and two systems on the questions measured in both.
+Not covered: measuring (`runner`, `speed`), what the numbers mean (`verdict`), showing them (`report`).
+No measurement is None, never 0.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, get_args
+
+import numpy as np
+
+from medtune.evaluation.metrics import METRICS, Metric
+from medtune.evaluation.statistics import Bootstrap, Interval
+from medtune.evaluation.systems import FLOORS
+from medtune.types import Record, Status
+
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+
+def counts(records: Sequence[Record]) -> dict[str, int]:
+    """How many questions were asked and how they ended; `likelihood` counts the references measured."""
+    statuses = Counter(record.status for record in records)
+    measured = sum(record.likelihood is not None for record in records)
+    return {"asked": len(records), **{status: statuses[status] for status in STATUSES}, "likelihood": measured}
+
+
+def system_metrics(
+    name: str, records: Sequence[Record], bootstrap: Bootstrap
+) -> dict[str, dict[str, float | None] | None]:
+    """Each metric's value and interval; None where it was not measured or does not apply."""
+    values: dict[str, dict[str, float | None] | None] = {}
+    for key, metric in METRICS.items():
+        rows = {} if metric.models_only and name in FLOORS else _rows(metric, records)
+        groups = [record.group for record in records if record.id in rows]
+        interval = bootstrap.interval(np.array(list(rows.values()), dtype=float), groups, metric.value)
+        values[key] = asdict(interval) if interval else None
+    return values
+
+
+def paired(first: Sequence[Record], second: Sequence[Record], bootstrap: Bootstrap) -> dict[str, dict[str, Any] | None]:
+    """Each metric's difference second - first over the questions measured in both.
+
+    `before` and `after` are the two values on those questions; None where no question was measured in both.
+    """
+    return {key: _difference(metric, first, second, bootstrap) for key, metric in METRICS.items()}
+
+
+def _difference(
+    metric: Metric, first: Sequence[Record], second: Sequence[Record], bootstrap: Bootstrap
+) -> dict[str, Any] | None:
+    before, after = _rows(metric, first), _rows(metric, second)
+    shared = [record for record in first if record.id in before and record.id in after]
+    columns = [np.array([rows[record.id] for record in shared], dtype=float) for rows in (before, after)]
+    interval = bootstrap.difference(columns[0], columns[1], [record.group for record in shared], metric.value)
+    if interval is None:
+        return None
+    values = {name: float(metric.value(array.sum(0))) for name, array in zip(("before", "after"), columns, strict=True)}
+    return {**asdict(interval), **values, "questions": len(shared), "direction": direction(metric, interval)}
+
+
+def _rows(metric: Metric, records: Sequence[Record]) -> dict[str, Sequence[float]]:
+    return {record.id: columns for record in records if (columns := metric.columns(record)) is not None}
+
+
+def direction(metric: Metric, interval: Interval) -> str | None:
+    """`helped`, `worse` or `none` (the interval holds 0); None where the metric has no better side or no interval."""
+    if not metric.better or interval.low is None or interval.high is None:
+        return None
+    if interval.low <= 0 <= interval.high:
+        return "none"
+    return "helped" if (interval.low > 0) == (metric.better == "higher") else "worse"

@@ -1,0 +1,100 @@
+"""What the summary means, in words: did tuning help, and what must a reader know before he believes it.
+
+The verdict's metric is ROUGE-L of free generations, because those are what a user gets. Bits per byte of the
+reference answers stands beside it, because a model can learn much that one greedy answer does not show; where the two
+disagree the sentence says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from medtune.evaluation.systems import FLOORS
+
+PRIMARY, SECONDARY = "rouge_l", "bits_per_byte"
+OPENINGS = {"helped": "Tuning helped", "none": "No measurable difference", "worse": "Tuning made it worse"}
+LIKELIHOODS = {
+    "helped": "the reference answers became more likely",
+    "none": "the reference answers became neither more nor less likely",
+    "worse": "the reference answers became less likely",
+}
+FEW_QUESTIONS = 100
+FEW_GROUPS = 20
+MANY_CUT = 0.1
+Difference = Mapping[str, Any]
+
+
+def verdict(paired: Mapping[str, Difference | None]) -> dict[str, Any]:
+    """The report's first sentence, and the figures that it is derived from; `paired` is empty without base or tuned."""
+    primary = paired.get(PRIMARY)
+    if primary is None or primary["direction"] is None:
+        reason = "it takes answers of both base and tuned to questions of at least two groups"
+        empty = {"metric": PRIMARY, "difference": None, "low": None, "high": None, "direction": None}
+        return {"sentence": f"Whether tuning helped was not measured: {reason}.", **empty}
+    figures = (
+        f"ROUGE-L of free answers went from {primary['before']:.3f} to {primary['after']:.3f}, "
+        f"a difference of {primary['value']:+.3f} (95 % interval {primary['low']:+.3f} to {primary['high']:+.3f})"
+    )
+    opening = OPENINGS[primary["direction"]]
+    sentence = f"{opening}: {figures}{_second_opinion(primary, paired.get(SECONDARY))}."
+    bounds = {"difference": primary["value"], "low": primary["low"], "high": primary["high"]}
+    return {"sentence": sentence, "metric": PRIMARY, **bounds, "direction": primary["direction"]}
+
+
+def _second_opinion(primary: Difference, secondary: Difference | None) -> str:
+    if secondary is None or secondary["direction"] is None:
+        return ""
+    joint = "and" if primary["direction"] == secondary["direction"] else "but"
+    figures = f"bits per byte {secondary['before']:.3f} to {secondary['after']:.3f}"
+    opposed = {primary["direction"], secondary["direction"]} == {"helped", "worse"}
+    advice = ": the two disagree, so read the answers side by side before you believe either" if opposed else ""
+    return f", {joint} {LIKELIHOODS[secondary['direction']]} ({figures}){advice}"
+
+
+def warnings(summary: Mapping[str, Any], base: str) -> list[str]:
+    """What would mislead a reader who sees only the scores; `base` is `model.base`."""
+    return [
+        *_about_base(base),
+        *_about_test(summary["test"]),
+        *_about_systems(summary["systems"]),
+        *_about_floors(summary["floors"]),
+    ]
+
+
+def _about_base(base: str) -> Iterator[str]:
+    if base == "scratch":
+        yield "The base model was initialised from scratch: this is a demonstration, not a source of medical advice."
+
+
+def _about_test(test: Mapping[str, Any]) -> Iterator[str]:
+    if not test["questions"]:
+        yield "The test split has no questions, so nothing was measured. Raise data.split.test."
+    elif test["questions"] < FEW_QUESTIONS:
+        yield f"Only {test['questions']} test questions: a difference under about .05 ROUGE-L cannot be seen."
+    if 0 < test["groups"] < FEW_GROUPS:
+        yield f"The test questions come from only {test['groups']} groups; the intervals are rough."
+
+
+def _about_systems(systems: Mapping[str, Any]) -> Iterator[str]:
+    for name, system in systems.items():
+        counts, cut = system["counts"], system["metrics"]["truncation_rate"]
+        if counts["failed"]:
+            yield f"{name}: {counts['failed']} of {counts['asked']} requests failed; they are in no score."
+        if counts["unanswered"]:
+            yield f"{name}: {counts['unanswered']} of {counts['asked']} answers are empty; they score 0."
+        if cut is not None and cut["value"] > MANY_CUT:
+            percent = f"{100 * cut['value']:.0f} %"
+            yield f"{name}: {percent} of the answers were cut off at evaluate.max_new_tokens; that costs them score."
+        if name not in FLOORS and counts["likelihood"] < counts["asked"]:
+            missing = counts["asked"] - counts["likelihood"]
+            yield f"{name}: {missing} reference answers have no finite likelihood; perplexity leaves them out."
+
+
+def _about_floors(floors: Mapping[str, Mapping[str, Difference | None]]) -> Iterator[str]:
+    for name, differences in floors.items():
+        against = differences[PRIMARY]
+        if against and against["direction"] in ("none", "worse"):
+            how = "is below" if against["direction"] == "worse" else "does not measurably beat"
+            figures = f"ROUGE-L {against['after']:.3f} against {against['before']:.3f}"
+            yield f"The tuned model {how} the floor `{name}`: {figures}."
