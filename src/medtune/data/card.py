@@ -29,6 +29,7 @@ from medtune.data import split
 from medtune.data.collect import Collected, SourceTally, read_at
 from medtune.data.features import Features
 from medtune.data.near import Ints, NearIndex
+from medtune.data.sources import local_path
 from medtune.recipe import Recipe
 
 FILE = "data_card.json"
@@ -70,8 +71,8 @@ def _source(tally: SourceTally) -> dict[str, Any]:
     return {
         "path": tally.source.path,
         "layout": tally.source.layout,
-        "revision": tally.source.revision,
-        "commit": tally.commit,
+        "revision": tally.asked_for,
+        "commit": tally.source.revision if local_path(tally.source) is None else None,
         "licences": dict(tally.licences),
         "files": len(tally.files),
         "rows": tally.rows,

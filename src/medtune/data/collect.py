@@ -17,7 +17,7 @@ from medtune.data.convert import LAYOUTS, Converted, Layout, check_columns, conv
 from medtune.data.features import Collector, Features
 from medtune.data.formats import Row
 from medtune.data.progress import bar
-from medtune.data.sources import commit_of, read_rows
+from medtune.data.sources import pinned, read_rows
 from medtune.errors import DataError
 from medtune.recipe import DataSection, Source
 from medtune.types import Conversation, Message
@@ -47,7 +47,8 @@ class SourceTally:
     """What one source held."""
 
     source: Source
-    commit: str = ""
+    asked_for: str | None
+    """The revision that the recipe names; the source itself holds the commit that it resolved to."""
     licences: Counter[str] = field(default_factory=Counter)
     files: set[str] = field(default_factory=set)
     rows: int = 0
@@ -78,10 +79,10 @@ def collect(section: DataSection, spool: IO[bytes]) -> Collected:
     collector = Collector()
     tallies: list[SourceTally] = []
     dropped: dict[str, Dropped] = {}
-    for position, source in enumerate(section.sources):
+    for position, source in enumerate(map(pinned, section.sources)):
         layout = LAYOUTS[source.layout]
         check_columns(layout, source.columns, f"data.sources.{position}")
-        tally = SourceTally(source, commit_of(source))
+        tally = SourceTally(source, section.sources[position].revision)
         for conversation, row in _conversations(source, layout, tally, dropped):
             conversation = clean.normalised(conversation)
             reason = clean.rejection(conversation, section.clean)

@@ -7,7 +7,6 @@ Not covered: what the bytes mean (`formats`), and the Hub (`sources`).
 from __future__ import annotations
 
 import gzip
-import io
 import tarfile
 import zipfile
 import zlib
@@ -15,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 from medtune.errors import DataError
 
@@ -103,7 +102,7 @@ def _zip_members(file: Path, name: str) -> Iterator[OpenFile]:
 def _decompressed(name: str, stream: IO[bytes]) -> OpenFile:
     plain, _, ending = name.lower().rpartition(".")
     if ending == "gz":
-        return OpenFile(name, PurePosixPath(plain).suffix, io.BufferedReader(gzip.GzipFile(fileobj=stream)))
+        return OpenFile(name, PurePosixPath(plain).suffix, cast(IO[bytes], gzip.GzipFile(fileobj=stream)))
     return OpenFile(name, PurePosixPath(name.lower()).suffix, stream)
 
 

@@ -10,15 +10,17 @@ import codecs
 import csv
 import io
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from medtune.data.files import OpenFile
 from medtune.errors import DataError, PrerequisiteError
 
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")
 MAX_FIELD = 2**30  # characters; Python's own limit of 131,072 refuses long articles
 
 
@@ -41,47 +43,51 @@ def _csv_rows(name: str, stream: IO[bytes]) -> Iterator[Row]:
     csv.field_size_limit(MAX_FIELD)
     # surrogateescape marks the row with foreign bytes, where a strict decoder would take its neighbours down with it
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    header_line = text.readline()
-    if not header_line.strip():
-        raise DataError(f"{name}: the file is empty; expected a header line with the names of the columns.")
-    separator = max(",;\t", key=header_line.count)
-    header = next(csv.reader([header_line], delimiter=separator))
-    reader = csv.reader(text, delimiter=separator, strict=True)
-    number = 0
+    try:
+        header_line = text.readline()
+        if not header_line.strip():
+            raise DataError(f"{name}: the file is empty; expected a header line with the names of the columns.")
+        separator = max(",;\t", key=header_line.count)
+        header = next(csv.reader([header_line], delimiter=separator))
+        for number, cells in enumerate(_csv_cells(csv.reader(text, delimiter=separator, strict=True)), 1):
+            yield _csv_row(name, number, header, cells)
+    finally:
+        text.detach()  # the stream belongs to the caller
+
+
+def _csv_cells(reader: Iterator[list[str]]) -> Iterator[list[str] | str]:
+    """The cells of each line that is not blank, or what is wrong with it."""
     while True:
-        number += 1
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield Row(name, number, problem=f"not valid CSV ({error})")
-            continue
-        if not cells:
-            number -= 1
-        elif len(cells) != len(header):
-            yield Row(
-                name, number, problem=f"{len(cells)} cells, but the header has {len(header)}: {', '.join(header)}"
-            )
+            yield f"not valid CSV ({error})"
         else:
-            bad = next((column for column, cell in zip(header, cells, strict=True) if not _is_text(cell)), None)
-            values = dict(zip(header, cells, strict=True))
-            yield Row(name, number, values, f"column '{bad}': not UTF-8 text" if bad is not None else "")
+            if cells:
+                yield cells
 
 
-def _is_text(cell: str) -> bool:
-    return cell.isascii() or not any("\ud800" <= c <= "\udfff" for c in cell)
+def _csv_row(name: str, number: int, header: list[str], cells: list[str] | str) -> Row:
+    if isinstance(cells, str):
+        return Row(name, number, problem=cells)
+    if len(cells) != len(header):
+        problem = f"{len(cells)} cells, but the header has {len(header)}: {', '.join(header)}"
+        return Row(name, number, problem=problem)
+    values = dict(zip(header, cells, strict=True))
+    bad = [column for column, cell in values.items() if not cell.isascii() and _NOT_UTF8.search(cell)]
+    return Row(name, number, values, f"column '{bad[0]}': not UTF-8 text" if bad else "")
 
 
 def _json_rows(name: str, stream: IO[bytes]) -> Iterator[Row]:
     """A list of objects, or one object per line, whichever the first character says."""
-    buffered = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)  # type: ignore[type-var]
-    start = buffered.peek(4096).lstrip(codecs.BOM_UTF8 + b" \t\r\n")[:1]
+    start = cast(io.BufferedReader, stream).peek(64).lstrip(codecs.BOM_UTF8 + b" \t\r\n")[:1]
     if start != b"[":
-        yield from _json_lines(name, buffered)
+        yield from _json_lines(name, stream)
         return
     try:
-        items = json.loads(buffered.read().decode("utf-8-sig"))
+        items = json.loads(stream.read().decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DataError(f"{name}: not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
     except json.JSONDecodeError as error:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 WORD = re.compile(r"\w+")
-_BUCKETS = 1 << 22  # of the table that estimates how rare a word is; any fixed order of the words is correct
 _ROUNDING = 1e-9  # 0.8 x 5 must count as 4
 _BLOCK = 1 << 14  # rows handled at once, which bounds the memory
 
@@ -152,14 +151,15 @@ def _sort_rarest_first(sets: WordSets) -> None:
     """Sort each row in place by how often its words occur, then by hash: one total order for all rows."""
     blocks = [slice(row, row + _BLOCK) for row in range(0, len(sets), _BLOCK)]
     spans = [slice(*sets.starts[[block.start, min(block.stop, len(sets))]].tolist()) for block in blocks]
-    counts = np.zeros(_BUCKETS, dtype=np.int64)
+    mask = (1 << min(len(sets.words).bit_length(), 22)) - 1  # how rare a word is need only be estimated
+    counts = np.zeros(mask + 1, dtype=np.int64)
     for span in spans:
-        counts += np.bincount(sets.words[span] & (_BUCKETS - 1), minlength=_BUCKETS)
+        counts += np.bincount(sets.words[span] & mask, minlength=mask + 1)
     rarity = np.minimum(counts, (1 << 18) - 1).astype(np.uint64) << np.uint64(32)
     for block, span in zip(blocks, spans, strict=True):
         sizes, words = sets.sizes[block], sets.words[span]
         owner = np.repeat(np.arange(len(sizes), dtype=np.uint64) << np.uint64(50), sizes)
-        sets.words[span] = np.sort(owner | rarity[words & (_BUCKETS - 1)] | words) & np.uint64(0xFFFFFFFF)
+        sets.words[span] = np.sort(owner | rarity[words & mask] | words) & np.uint64(0xFFFFFFFF)
 
 
 def _ranges(starts: Ints, lengths: Ints) -> Ints:

@@ -48,16 +48,21 @@ def local_path(source: Source) -> Path | None:
     )
 
 
-def commit_of(source: Source) -> str:
-    """The commit that a Hub data set's revision resolves to; the empty string for a local source."""
-    if local_path(source) is not None:
-        return ""
-    try:
-        from huggingface_hub import HfApi
+def pinned(source: Source) -> Source:
+    """The source with a Hub data set's revision resolved to a commit; a local source as it is.
 
-        return str(HfApi().dataset_info(source.path, revision=source.revision).sha or "")
-    except (OSError, ValueError) as error:
+    Raises PrerequisiteError when the Hub cannot be reached or has no such data set.
+    """
+    if local_path(source) is not None:
+        return source
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+
+    try:
+        commit = HfApi().dataset_info(source.path, revision=source.revision).sha
+    except (HTTPError, OSError, ValueError) as error:
         raise _unreachable(source, error) from error
+    return source.model_copy(update={"revision": commit})
 
 
 def _all_rows(source: Source) -> Iterator[Row]:

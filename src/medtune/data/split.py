@@ -74,8 +74,8 @@ def assign(features: Features, index: NearIndex, kept: NDArray[np.bool_], sectio
         queue = _draw(index, label, queue, side, code=code, share=share)
         if share and not (side == code).any():
             raise DataError(
-                f"data.split.{NAMES[code]}: {share} of {int(kept.sum())} conversations leaves none to hold out, since they form "
-                f"{len(names)} groups by topic and question. Raise the share, add data, or give finer topics."
+                f"data.split.{NAMES[code]}: {share} of {int(kept.sum())} conversations leaves none to hold out: they "
+                f"form {len(names)} groups by topic and question. Raise the share, add data, or give finer topics."
             )
     return Split(side, names[label])
 
