@@ -6,7 +6,10 @@ Exit codes: 0 done; 2 a mistake that is explained in one paragraph; 130 interrup
 from __future__ import annotations
 
 import errno
+import logging
+import os
 import sys
+import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -147,6 +150,14 @@ def _run(target: Path, overrides: list[str] | None, out: Path | None, only: str 
     from medtune import pipeline
 
     pipeline.run(resolved, run_dir, only)
+    pipeline.show_outcome(run_dir)
+
+
+def _quiet_libraries() -> None:
+    """What other libraries tell their own developers is not for our users; medtune's own warnings stay."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(transformers|peft|accelerate|bitsandbytes)\.")
 
 
 def _open(
@@ -156,6 +167,7 @@ def _open(
     from medtune import recipe_file
     from medtune.run_dir import RunDir
 
+    _quiet_libraries()
     is_run = (target / "recipe.json").exists()
     resolved = recipe_file.load(target / "recipe.json" if is_run else target, overrides or ())
     home = target if is_run and not suffix else Path("runs") / (resolved.name + suffix)

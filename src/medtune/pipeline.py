@@ -12,6 +12,7 @@ import importlib
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -35,6 +36,8 @@ STAGES = {
     "evaluate": Stage("medtune.evaluation.stage", ("evaluation/summary.json", "report.html")),
 }
 
+OWN = "Apache-2.0"
+
 console = Console()
 
 
@@ -51,20 +54,21 @@ def run(recipe: Recipe, run_dir: RunDir, only: str | None = None) -> None:
         importlib.import_module(STAGES["tune"].module).run(recipe, run_dir)  # process 0 keeps the books
         return
     with _opened(run_dir):
-        _write_facts(recipe, run_dir)
+        changed = _write_facts(recipe, run_dir)
         chain = ""
         for name in STAGES if only is None else list(STAGES)[: list(STAGES).index(only) + 1]:
             chain, is_done = _state(name, chain, recipe, run_dir)
             if is_done:
                 console.print(f"{name}: up to date", style="dim")
             elif only in (None, name):
+                _announce(name, changed, run_dir)
                 _run_stage(name, chain, recipe, run_dir)
             else:
                 raise RunDirError(
                     f"{run_dir.path}: the {name} stage, which {only} builds on, is not up to date for this recipe. "
                     f"Run all stages: medtune run RECIPE --out {run_dir.path}"
                 )
-    _show_outcome(run_dir)
+        run_dir.update_manifest(licences=_licences(recipe, run_dir))
 
 
 def _state(name: str, chain: str, recipe: Recipe, run_dir: RunDir) -> tuple[str, bool]:
@@ -84,14 +88,23 @@ def _opened(run_dir: RunDir) -> Any:
     return run_dir.lock()
 
 
-def _write_facts(recipe: Recipe, run_dir: RunDir) -> None:
-    """The resolved recipe, and what is known before the first stage; says which options changed since the last time."""
+def _write_facts(recipe: Recipe, run_dir: RunDir) -> list[str]:
+    """Write the resolved recipe and what is known before the first stage; returns the options that changed since."""
     path, resolved = run_dir.path / "recipe.json", recipe.model_dump(mode="json")
-    if path.exists() and (changed := _changed(read_json(path), resolved)):
-        console.print(f"{run_dir.path} holds an earlier run; changed since: {', '.join(changed)}", markup=False)
+    changed = _changed(read_json(path), resolved) if path.exists() else []
     write_json(path, resolved)
     seeds = {"seed": recipe.seed, "data.split.seed": recipe.data.split.seed}
     run_dir.update_manifest(name=recipe.name, environment=environment(), seeds=seeds)
+    return changed
+
+
+def _licences(recipe: Recipe, run_dir: RunDir) -> dict[str, Any]:
+    """Whose terms hold for the run's artifacts; what is loaded at run time keeps its own."""
+    published = read_json(Path(__file__).parent / "models" / "shapes.json")
+    known = {name: shape["licence"] for name, shape in published.items()} | {"scratch": OWN, "starter": OWN}
+    sources = read_json(run_dir.data / "data_card.json")["sources"]
+    data = {source["path"]: list(source["licences"]) for source in sources}
+    return {"medtune": OWN, "base": known.get(recipe.model.base, "not known here: see its publisher"), "data": data}
 
 
 def _changed(old: Any, new: Any, path: str = "") -> list[str]:
@@ -102,18 +115,24 @@ def _changed(old: Any, new: Any, path: str = "") -> list[str]:
     return [line for name in names for line in _changed(old.get(name), new.get(name), f"{path}.{name}".lstrip("."))]
 
 
+def _announce(name: str, changed: list[str], run_dir: RunDir) -> None:
+    """Open the stage's part of the output, and say why a stage that was done before runs again."""
+    console.rule(name)
+    if name in run_dir.manifest()["stages"]:
+        because = ", ".join(changed) or "its files, or a stage before it"
+        console.print(f"{name} ran here before; changed since: {because}", markup=False, highlight=False)
+
+
 def _run_stage(name: str, chain: str, recipe: Recipe, run_dir: RunDir) -> None:
     """Run one stage. From here on it and those after it are out of date, even if this is cut off."""
-    stages = run_dir.manifest()["stages"]
-    earlier = list(STAGES)[: list(STAGES).index(name)]
+    stages, earlier = run_dir.manifest()["stages"], list(STAGES)[: list(STAGES).index(name)]
     run_dir.update_manifest(stages={done: facts for done, facts in stages.items() if done in earlier})
-    console.rule(f"{name}: its inputs have changed, so it runs again" if name in stages else name)
     start = time.perf_counter()
     importlib.import_module(STAGES[name].module).run(recipe, run_dir)
     run_dir.finish(name, chain, seconds=round(time.perf_counter() - start, 1))
 
 
-def _show_outcome(run_dir: RunDir) -> None:
+def show_outcome(run_dir: RunDir) -> None:
     """The verdict, where the report lies, and what to do next."""
     summary = run_dir.evaluation / "summary.json"
     if "evaluate" not in run_dir.manifest()["stages"]:

@@ -29,12 +29,14 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from medtune.errors import ModelError, PrerequisiteError
 from medtune.models import probe
 from medtune.recipe import ModelSection
 from medtune.run_dir import RunDir
 
+disable_progress_bar()  # of reading and writing weights; downloads keep theirs
 STARTER = Path(__file__).parent.parent / "starter" / "model"
 
 

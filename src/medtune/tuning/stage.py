@@ -22,7 +22,7 @@ from rich.console import Console
 
 from medtune.data.stage import load_split
 from medtune.errors import DataError
-from medtune.models import chat_template, loading, probe, scratch
+from medtune.models import attention, chat_template, loading, probe, scratch
 from medtune.models.completer import TransformersCompleter
 from medtune.recipe import ModelSection, Recipe
 from medtune.run_dir import RunDir, hash_file, hash_of, write_json
@@ -70,9 +70,12 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
     validation = samples_for(recipe, template, tokenizer, chosen, {})
     model = methods.prepare(recipe, base, tokenizer, samples)
     completer = TransformersCompleter(model, tokenizer, template, recipe.data.max_length)
+    own_kernel = base.config._attn_implementation
 
     def answers(conversations: Sequence[Conversation]) -> list[str]:
-        found = dict(completer.complete([c.prompt for c in conversations], max_new_tokens=SAMPLE_TOKENS, batch_size=8))
+        prompts = [conversation.prompt for conversation in conversations]
+        with attention.kernel(model, own_kernel):  # training may use the one for packed rows, which cannot generate
+            found = dict(completer.complete(prompts, max_new_tokens=SAMPLE_TOKENS, batch_size=8))
         return [found[i].text for i in range(len(conversations))]
 
     shown = _spread(validation_conversations, recipe.tune.sample_answers)
