@@ -56,12 +56,13 @@ def shrink(config: PretrainedConfig, vocabulary: int) -> PretrainedConfig:
     Kept: how many queries share a key head, activation, norms, positions, tied or untied embeddings.
     """
     fields = {key: value for key, value in config.to_dict().items() if value is not None}
+    small: dict[str, Any] = {}
     heads, key_heads = 4, getattr(config, "num_key_value_heads", None)
     if key_heads:
         queries_per_key = config.num_attention_heads // key_heads
-        fields["num_key_value_heads"] = 1 if queries_per_key > 3 else 2
-        heads = queries_per_key * fields["num_key_value_heads"]
-    small: dict[str, Any] = {name: 2 for name in LAYERS if name in fields}
+        small["num_key_value_heads"] = 1 if queries_per_key > 3 else 2
+        heads = queries_per_key * small["num_key_value_heads"]
+    small |= {name: 2 for name in LAYERS if name in fields}
     small |= {name: heads for name in HEADS if name in fields}
     small |= {name: heads * HEAD_WIDTH for name in WIDTHS if name in fields}
     small |= {name: 2 * heads * HEAD_WIDTH for name in INNER if name in fields}
