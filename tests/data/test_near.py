@@ -58,7 +58,7 @@ def test_texts_without_words_match_nothing() -> None:
 
 def test_same_pairs_as_brute_force_on_real_answers(shared_data: Path) -> None:
     with gzip.open(shared_data / "medquad.csv.gz", "rt", encoding="utf-8", newline="") as file:
-        texts = [row["Answer"] for row in csv.DictReader(file)][5000:12000:17]
+        texts = [row["Answer"] for row in csv.DictReader(file)][5500:5800]
     expected = brute_force(texts, 0.8)
-    assert len(expected) > 100
+    assert len(expected) > 20
     assert found(texts, 0.8) == expected

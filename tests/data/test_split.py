@@ -79,7 +79,7 @@ def test_order_of_the_rows_changes_nothing(seed: int) -> None:
 
 def test_seed_draws_another_test() -> None:
     tests = [set(np.flatnonzero(sides(corpus(0), seed=seed)[1].side == split.TEST).tolist()) for seed in (0, 1)]
-    assert len(tests[0] & tests[1]) < 0.3 * len(tests[0])
+    assert len(tests[0] & tests[1]) < 0.5 * len(tests[0])
 
 
 def test_known_draw() -> None:

@@ -84,7 +84,7 @@ def damaged(name: str, error: BaseException) -> DataError:
 
 
 def _tar_members(file: Path, name: str) -> Iterator[OpenFile]:
-    with tarfile.open(file, "r|*") as archive:
+    with tarfile.open(file, "r:*") as archive:
         for member in archive:
             stream = archive.extractfile(member) if member.isfile() and not _is_hidden(member.name) else None
             if stream is not None:
