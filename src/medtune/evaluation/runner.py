@@ -44,7 +44,7 @@ class RecordFile:
         self.path = path
         self._lines: dict[tuple[str, str], dict[str, Any]] = {}
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        for line in text.splitlines():
+        for line in text.split("\n"):  # not splitlines, which also breaks at characters that an answer may hold
             try:
                 row = json.loads(line)
                 self._lines[row["system"], row["id"]] = row

@@ -92,7 +92,7 @@ def nearest_answer(train: Sequence[Conversation]) -> System:
     def answers(conversations: Sequence[Conversation], batch_size: int) -> Iterator[tuple[int, Completion]]:
         del batch_size
         for position, words in enumerate(_words([c.question for c in conversations])):
-            scores = index.get_scores(words or [""])
+            scores = index.get_scores_from_ids(index.get_tokens_ids(words))
             yield position, Completion(pool[int(scores.argmax())].answer if scores.max() > 0 else "")
 
     return System("nearest", hash_of("nearest", [(c.question, c.answer) for c in pool]), answers)
