@@ -180,21 +180,29 @@ def test_library_entry_gives_one_conversation_per_question() -> None:
         "questions": ["What is acne?", "Why do I have spots?"],
         "in_short": "Acne is a skin condition.",
         "about": "It is common.",
-        "what_to_do": ["Wash gently.", "Do not squeeze."],
+        "what_to_do": "Wash gently.",
         "see_doctor": "If it scars.",
         "emergency": "",
-        "links": [{"title": "NHS", "url": "https://example.org/acne"}],
+        "links": ["https://example.org/acne", "https://example.org/skin"],
     }
     first, second = convert("library", entry)
     assert (first.question, second.question) == ("What is acne?", "Why do I have spots?")
     assert first.answer == second.answer
     assert first.answer == (
-        "Acne is a skin condition.\n\nIt is common.\n\nWhat you can do:\n- Wash gently.\n- Do not squeeze.\n\n"
+        "Acne is a skin condition.\n\nIt is common.\n\nWhat you can do:\nWash gently.\n\n"
         "When to see a doctor:\nIf it scars."
     )
     assert (first.topic, first.url) == ("Acne", "https://example.org/acne")
     with pytest.raises(DataError, match=r"column 'questions': str, expected a list of texts"):
         convert("library", {**entry, "questions": "What is acne?"})
+
+
+def test_embedded_library() -> None:
+    rows = list(read_rows(Source(layout="library", path="starter")))
+    converted = [conversation for row in rows for conversation in convert("library", dict(row.values))]
+    assert len(rows) > 50
+    assert 3 * len(rows) <= len(converted) <= 6 * len(rows)
+    assert all(conversation.topic and "When to see a doctor:\n" in conversation.answer for conversation in converted)
 
 
 def test_text(tmp_path: Path) -> None:

@@ -200,28 +200,14 @@ _SECTIONS = (
 
 def _library(values: Values) -> Converted:
     """One conversation per way of asking; the answer is the entry's sections under their headings."""
-    questions = values["questions"]
-    if not isinstance(questions, list) or not all(isinstance(question, str) for question in questions):
-        raise DataError(f"column 'questions': {type(questions).__name__}, expected a list of texts")
-    parts = []
-    for name, heading in _SECTIONS:
-        body = _prose(values.get(name), name)
-        if body:
-            parts.append(f"{heading}:\n{body}" if heading else body)
-    links = values.get("links") or []
-    first = links[0] if isinstance(links, list) and links else ""
-    url = first.get("url", "") if isinstance(first, dict) else str(first)
-    topic, answer = _text(values, "topic"), "\n\n".join(parts)
-    return [conversation for question in questions for conversation in _pair(question, answer, topic=topic, url=url)]
-
-
-def _prose(value: Any, name: str) -> str:
-    """A section's text; a list becomes bullets."""
-    if value is None or isinstance(value, str):
-        return (value or "").strip()
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return "\n".join(f"- {item.strip()}" for item in value)
-    raise DataError(f"column '{name}': {type(value).__name__}, expected text or a list of texts")
+    questions, links = values["questions"], values.get("links") or []
+    for name, value in (("questions", questions), ("links", links)):
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise DataError(f"column '{name}': {type(value).__name__}, expected a list of texts")
+    bodies = [(heading, _text(values, name).strip()) for name, heading in _SECTIONS if name in values]
+    answer = "\n\n".join(f"{heading}:\n{body}" if heading else body for heading, body in bodies if body)
+    facts = {"topic": _text(values, "topic"), "url": next(iter(links), "")}
+    return [conversation for question in questions for conversation in _pair(question, answer, **facts)]
 
 
 def _plain_text(values: Values) -> Converted:
@@ -294,7 +280,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "library": Layout(
         ("topic", "questions", "in_short"),
-        ("about", "what_to_do", "see_doctor", "emergency", "links", "reviewed", "synonyms"),
+        ("about", "what_to_do", "see_doctor", "emergency", "links"),
         _JSON,
         _library,
         '{"topic": "Acne", "questions": ["What is acne?"], "in_short": "...", "about": "...", "what_to_do": "..."}',

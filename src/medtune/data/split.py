@@ -2,7 +2,7 @@
 
 Conversations about one topic, or with one prompt, form a group; groups go to one side as a whole, drawn by a hash of
 their content and the seed. A held-out conversation whose answer is nearly repeated on another side is left out:
-chaining such answers into groups would merge two fifths of MedQuAD into one (docs/decisions/0002-split.md).
+chaining such answers into groups would merge two fifths of MedQuAD into one (docs/decisions/0003-split.md).
 Neither the order of the rows nor the machine changes anything.
 """
 
