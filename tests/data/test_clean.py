@@ -18,6 +18,7 @@ from medtune.types import Conversation, Message
         ("a\n\n\n \n\nb", "a\n\nb"),
         ("bell\x07 and null\x00", "bell and null"),
         ("  kept as it is: 5 mg/dl, na\u00efve  ", "kept as it is: 5 mg/dl, na\u00efve"),
+        ("half a \ud83d character", "half a character"),
         ("tab\tand  two  spaces", "tab and two spaces"),
     ],
 )

@@ -55,7 +55,7 @@ def packed(kind: str, folder: Path) -> Path:
         return folder / "qa.zip"
     write(folder / "in" / "deep" / "qa.csv", CSV)
     write(folder / "in" / ".DS_Store", "x")
-    write(folder / "in" / "LICENSE", "x")
+    write(folder / "in" / "LICENSE", "")
     return folder / "in"
 
 
@@ -122,6 +122,7 @@ def test_parquet_without_pyarrow_says_how_to_install_it(tmp_path: Path, monkeypa
             b'{\n "data": [\n',
             r"pretty\.json: line 1 is not a JSON object.*Expected one object per line, or a list",
         ),
+        ("utf16.csv", "question,answer\nq,a\n".encode("utf-16"), r"utf16\.csv: the header is not UTF-8 text"),
         ("qa.xlsx", b"zip", r"no file that this layout reads\. Found: 1 x \.xlsx\. Expected: \.csv"),
     ],
 )

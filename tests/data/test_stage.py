@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from medtune.data import stage
-from medtune.errors import DataError
+from medtune.errors import DataError, RunDirError
 from medtune.recipe import Recipe
 from medtune.recipe_file import validate
 from medtune.run_dir import RunDir, read_json
@@ -130,6 +130,17 @@ def test_failure_keeps_what_an_earlier_run_wrote(rows: list[Any], tmp_path: Path
     with pytest.raises(DataError):
         stage.run(recipe(path), run_dir)
     assert {file.name: file.read_bytes() for file in run_dir.data.iterdir()} == before
+
+
+def test_folder_that_cannot_be_written(rows: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file where the folder should be")
+    with pytest.raises(RunDirError, match=r"run/data: cannot be written .*choose another --out"):
+        stage.run(recipe(jsonl(tmp_path / "qa.jsonl", rows)), RunDir(tmp_path / "run"))
+
+
+def test_characters_that_json_can_spell_and_files_cannot_hold(rows: list[Any], tmp_path: Path) -> None:
+    rows[3] = {name: value + " \ud83d" for name, value in rows[3].items()}
+    stage.run(recipe(jsonl(tmp_path / "qa.jsonl", rows)), RunDir(tmp_path / "run"))
 
 
 def test_nothing_left_after_cleaning(tmp_path: Path) -> None:

@@ -19,9 +19,11 @@ EMPTY, JUNK, TOO_LONG = (
     "more words than max_answer_words",
 )
 
-_INVISIBLE = dict.fromkeys([*range(0x09), 0x0B, *range(0x0E, 0x20), 0x7F, 0xAD, 0x200B, 0x200E, 0x200F, 0x2060, 0xFEFF])
+_CONTROL = (*range(0x09), 0x0B, *range(0x0E, 0x20), 0x7F)
+_ZERO_WIDTH = (0xAD, 0x200B, 0x200E, 0x200F, 0x2060, 0xFEFF)
+_HALF_CHARACTERS = range(0xD800, 0xE000)  # JSON can spell them; no file can hold them
 _LINE_ENDS = {0x0D: "\n", 0x0C: "\n", 0x85: "\n", 0x2028: "\n", 0x2029: "\n\n"}
-_TABLE = {**_INVISIBLE, **_LINE_ENDS}
+_TABLE = {**dict.fromkeys((*_CONTROL, *_ZERO_WIDTH, *_HALF_CHARACTERS)), **_LINE_ENDS}
 _ODD = re.compile("[" + "".join(map(re.escape, map(chr, _TABLE))) + "]")
 _BLANKS = re.compile(r" *[^\S\n ][^\S\n]*|  +")
 _AROUND_BREAKS = re.compile(r" \n ?|\n ")

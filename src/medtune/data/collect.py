@@ -154,7 +154,7 @@ def shortened(value: Conversation | str, length: int = 120) -> str:
     """A conversation's last turns, or a text, in one short line."""
     if isinstance(value, Conversation):
         value = " | ".join(message.content for message in value.messages[-2:])
-    text = " ".join(value.split())
+    text = " ".join(clean.normalise(value).split())
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
@@ -169,7 +169,7 @@ def _line(conversation: Conversation, identity: str, source: str, licence: str) 
         "url": conversation.url,
         "licence": licence,
     }
-    return json.dumps(line, ensure_ascii=False).encode() + b"\n"
+    return json.dumps(line, ensure_ascii=False).encode(errors="replace") + b"\n"
 
 
 def read_at(spool: IO[bytes], offset: int) -> Conversation:

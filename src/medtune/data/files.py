@@ -1,6 +1,6 @@
 """Where the bytes of a local source come from: a file, a folder, or an archive that is read in place.
 
-Covered: .gz, .zip, .tar, .tar.gz (streamed, nothing is unpacked to disk), folders of these; errors naming the file.
+Covered: .gz, .zip, .tar, .tar.gz (nothing is unpacked to disk), folders of these; errors naming the file.
 Not covered: what the bytes mean (`formats`), and the Hub (`sources`).
 """
 
@@ -34,8 +34,8 @@ class OpenFile:
 def open_files(path: Path, suffixes: tuple[str, ...]) -> Iterator[OpenFile]:
     """The files at or below `path` that end in one of `suffixes` (a trailing .gz does not count), by name.
 
-    A file is closed when the next one is asked for. Raises DataError when `path` holds none of them, is empty,
-    truncated or damaged.
+    A file is closed when the next one is asked for. Raises DataError when `path` holds none of them, is truncated or
+    damaged.
     """
     others: Counter[str] = Counter()
     found = False
@@ -64,8 +64,6 @@ def _walk(path: Path) -> Iterator[OpenFile]:
     for file in local_files(path):
         name = file.relative_to(path.parent if path.is_file() else path).as_posix()
         try:
-            if file.stat().st_size == 0:
-                raise DataError(f"{name}: the file is empty.")
             if file.name.lower().endswith(TAR):
                 yield from _tar_members(file, name)
             elif file.suffix.lower() == ".zip":

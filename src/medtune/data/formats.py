@@ -47,6 +47,8 @@ def _csv_rows(name: str, stream: IO[bytes]) -> Iterator[Row]:
         header_line = text.readline()
         if not header_line.strip():
             raise DataError(f"{name}: the file is empty; expected a header line with the names of the columns.")
+        if _NOT_UTF8.search(header_line):
+            raise DataError(f"{name}: the header is not UTF-8 text. Save the file as UTF-8.")
         separator = max(",;\t", key=header_line.count)
         header = next(csv.reader([header_line], delimiter=separator))
         for number, cells in enumerate(_csv_cells(csv.reader(text, delimiter=separator, strict=True)), 1):

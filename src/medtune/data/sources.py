@@ -101,7 +101,7 @@ def _hub_rows(source: Source) -> Iterator[Row]:
         ) from None
     try:
         rows: Any = datasets.load_dataset(source.path, revision=source.revision, split=source.split)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise _unreachable(source, error) from error
     for number, values in enumerate(rows, 1):
         yield Row(f"{source.path}[{source.split}]", number, values)

@@ -19,7 +19,7 @@ from medtune.data.files import local_files
 from medtune.data.near import build
 from medtune.data.progress import bar
 from medtune.data.sources import local_path
-from medtune.errors import DataError
+from medtune.errors import DataError, RunDirError
 from medtune.recipe import Recipe
 from medtune.run_dir import RunDir, hash_of, read_lines, write_json
 from medtune.types import Conversation, Message
@@ -42,11 +42,12 @@ def fingerprint(recipe: Recipe) -> str:
 def run(recipe: Recipe, run_dir: RunDir) -> None:
     """Write `run_dir.split(...)` and `data_card.json`, and print the leakage table.
 
-    Raises DataError (a source is wrong, too many broken rows, nothing left) or PrerequisiteError, leaving no files.
+    Raises DataError (a source is wrong, too many broken rows, nothing left), PrerequisiteError or RunDirError, and
+    leaves what an earlier run wrote as it was.
     """
-    run_dir.data.mkdir(parents=True, exist_ok=True)
     spool_path = run_dir.data / ".spool.tmp"
     try:
+        run_dir.data.mkdir(parents=True, exist_ok=True)
         with open(spool_path, "w+b") as spool:
             collected = collect.collect(recipe.data, spool)
             features = collected.features
@@ -61,8 +62,14 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
             _note(collected, spool, parts.side, {split.LEAKING: split.LEAKING_REASON})
             content = card.build_card(recipe, collected, parts, index, spool)
             _write(run_dir, spool, parts)
+    except OSError as error:  # a source's own are DataErrors by now
+        reason = error.strerror or error
+        raise RunDirError(
+            f"{run_dir.data}: cannot be written ({reason}). Free space or choose another --out."
+        ) from error
     finally:
-        spool_path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            spool_path.unlink(missing_ok=True)
     write_json(run_dir.data / "data_card.json", content)
     card.show(content)
 
