@@ -100,9 +100,8 @@ def candidates(recipe: Recipe, run_dir: RunDir, validation: Sequence[Conversatio
 
 def _base(bench: _Bench, model: Any, validation: Sequence[Conversation], shared: bool) -> Candidate:
     around: Around = model.disable_adapter if shared else contextlib.nullcontext
-    model = (
-        model.get_base_model() if shared else model
-    )  # disable_adapter silences LoRA; this leaves a soft prompt behind
+    if shared:  # disable_adapter silences LoRA; a soft prompt stays behind with the adapter's wrapper
+        model = model.get_base_model()
     template, facts = best_format(bench, model, validation, around)
     ships = model_folder(bench.location, bench.recipe.model.revision)
     system = bench.system("base", bench.completer(model, template), ships, around)

@@ -92,16 +92,20 @@ def histogram(title: str, edges: Sequence[float], counts: Sequence[int]) -> Mark
             f'<rect x="{x + 1:.1f}" y="{height - bottom - tall:.1f}" width="{step - 2:.1f}" height="{tall:.1f}" '
             'class="bar data"/>'
         )
-        parts.append(f'<text x="{x + 1:.1f}" y="{height - bottom + 13}" class="tick">{edges[index]:g}</text>')
+        parts.append(f'<text x="{x + 1:.1f}" y="{height - bottom + 13}" class="tick">{_short(edges[index])}</text>')
     parts.append(f'<text x="{WIDTH}" y="{height - 3}" class="tick end">words per answer, from</text>')
     return _svg(title, height, parts)
+
+
+def _short(value: float) -> str:
+    return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
 
 
 def _axis(values: Sequence[float], ticks: int) -> tuple[float, float, list[float]]:
     """Bounds around `values` and round numbers between them, about `ticks` many."""
     low, high = min(values), max(values)
     if low == high:
-        low, high = low - 0.5, high + 0.5
+        low, high = low - abs(low) / 2, high + (abs(high) / 2 or 1.0)
     raw = (high - low) / ticks
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)

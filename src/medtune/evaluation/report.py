@@ -141,6 +141,8 @@ def in_seconds(value: float | None) -> str:
     """Seconds in the unit that fits."""
     if value is None:
         return "–"
+    if value < 1e-3:
+        return f"{value * 1e6:.3g} µs"
     if value < 1:
         return f"{value * 1000:.3g} ms"
     return f"{value:.3g} s" if value < 120 else f"{value / 60:,.1f} min" if value < 7200 else f"{value / 3600:,.1f} h"

@@ -20,7 +20,7 @@ LIKELIHOODS = {
     "worse": "the reference answers became less likely",
 }
 FEW_QUESTIONS = 100
-FEW_GROUPS = 20
+FEW_GROUPS = 30
 MANY_CUT = 0.1
 Difference = Mapping[str, Any]
 
