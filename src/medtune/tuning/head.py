@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 IGNORED = -100
-SLICE_ELEMENTS = 2**24  # logits in one slice: 64 MiB in float32, small enough to stay near the processor
+SLICE_ELEMENTS = 2**24  # logits in one slice: 64 MiB in float32
 
 
 class _Likelihood(torch.autograd.Function):
@@ -33,10 +33,9 @@ class _Likelihood(torch.autograd.Function):
         wants_grad = ctx.needs_input_grad[0] and not ctx.needs_input_grad[1]
         grad = torch.empty_like(hidden) if wants_grad else None
         for part in _slices(len(hidden), len(weight)):
-            logits, total = _logits(hidden[part], table, bias)
-            nll[part] = total - logits.gather(1, targets[part, None])[:, 0]
+            error, nll[part] = _error(hidden[part], table, bias, targets[part])
             if grad is not None:
-                grad[part] = _error(logits, total, targets[part]).to(hidden.dtype) @ table
+                grad[part] = error.to(hidden.dtype) @ table
         ctx.has_bias = bias is not None
         ctx.save_for_backward(*((grad,) if grad is not None else (hidden, weight, bias, targets)))
         return nll
@@ -51,7 +50,7 @@ class _Likelihood(torch.autograd.Function):
         grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if ctx.has_bias else None
         for part in _slices(len(hidden), len(weight)):
-            error = _error(*_logits(hidden[part], table, bias), targets[part]).mul_(upstream[part, None])
+            error = _error(hidden[part], table, bias, targets[part])[0].mul_(upstream[part, None])
             if grad_bias is not None:
                 grad_bias += error.sum(0)
             error = error.to(hidden.dtype)
@@ -65,19 +64,16 @@ def _slices(rows: int, vocabulary: int) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, rows, step))
 
 
-def _logits(hidden: Tensor, table: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Logits in float32 and the logarithm of their summed exponentials."""
+def _error(hidden: Tensor, table: Tensor, bias: Tensor | None, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """d nll / d logits in float32, and the nll itself, of one slice; every step writes over the one before."""
     logits = (hidden @ table.T).float()
     if bias is not None:
         logits += bias
-    return logits, logits.logsumexp(1)
-
-
-def _error(logits: Tensor, total: Tensor, targets: Tensor) -> Tensor:
-    """d nll / d logits, written over `logits`."""
-    error = logits.sub_(total[:, None]).exp_()
-    error[torch.arange(len(targets), device=targets.device), targets] -= 1
-    return error
+    logits.sub_(logits.amax(1, keepdim=True))
+    chosen = logits.gather(1, targets[:, None])
+    total = logits.exp_().sum(1, keepdim=True)
+    logits.div_(total).scatter_add_(1, targets[:, None], torch.full_like(chosen, -1.0))
+    return logits, (total.log() - chosen)[:, 0]
 
 
 def token_nll(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
