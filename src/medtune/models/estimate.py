@@ -166,7 +166,8 @@ def _stacks(config: PretrainedConfig, step: Step) -> list[tuple[int, int, int]]:
     layers: int = config.num_hidden_layers
     if not config.is_encoder_decoder:
         return [(layers, step.tokens, step.length)]
-    decoder: int = getattr(config, "num_decoder_layers", None) or getattr(config, "decoder_layers", layers)
+    names = ("num_decoder_layers", "decoder_layers")
+    decoder = next((count for name in names if (count := getattr(config, name, None))), layers)
     return [(layers, step.tokens, step.length), (decoder, step.supervised, step.length + step.supervised // step.rows)]
 
 

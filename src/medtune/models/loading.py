@@ -44,6 +44,11 @@ def locate(section: ModelSection, run_dir: RunDir) -> str:
     """Where the base is loaded from: a Hub id, a local folder, or the run's own folder for `scratch`."""
     if section.base == "scratch":
         return str(run_dir.base)
+    return published(section)
+
+
+def published(section: ModelSection) -> str:
+    """`locate` for a base that needs no run: anything but `scratch`."""
     if section.base == "starter":
         if not STARTER.is_dir():
             raise ModelError(

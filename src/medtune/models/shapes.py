@@ -42,8 +42,9 @@ def config_of(section: ModelSection) -> PretrainedConfig:
     """
     if section.base == "scratch":
         return scratch.config(section.scratch)
+    location = loading.published(section)
     try:
-        return loading.load_config(section.base, section.revision)
+        return loading.load_config(location, section.revision)
     except ModelError as error:
         if section.base not in SHAPES:
             raise ModelError(f"{error} Shapes that need no Hub: {', '.join(sorted(SHAPES))}.") from error
@@ -114,11 +115,16 @@ def _tokenizer(section: ModelSection, texts: Iterable[str], tokenizer_dir: Path 
     if tokenizer_dir is not None:
         return loading.load_tokenizer(str(tokenizer_dir))
     try:
-        return loading.load_tokenizer(section.base, section.revision)
+        return loading.load_tokenizer(loading.published(section), section.revision)
     except ModelError:
         if section.base not in SHAPES:
             raise
-    own = SHAPES[section.base]["tokenizer"]
+    return small_tokenizer(section.base, texts)
+
+
+def small_tokenizer(base: str, texts: Iterable[str]) -> PreTrainedTokenizerBase:
+    """A small tokenizer with the special tokens of one of `SHAPES`, used as the base's own uses them."""
+    own = SHAPES[base]["tokenizer"]
     special = [token for token in (own["pad"], own["bos"], own["eos"], *own["special"]) if token]
     tokenizer = scratch.train_tokenizer(
         texts, VOCABULARY, tuple(special), bos=own["bos"], eos=own["eos"], pad=own["pad"]

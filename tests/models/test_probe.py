@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import torch
+
+from medtune.errors import PrerequisiteError
+from medtune.models import probe
+from medtune.recipe import ModelSection
+
+CPU = torch.device("cpu")
+
+
+def test_choices_say_why() -> None:
+    facts = probe.facts(ModelSection(base="x", device="cpu"))
+    assert facts["device"] == {"name": "cpu", "because": "the recipe says so"}
+    assert facts["dtype"]["name"] in ("float32", "bfloat16")
+    assert "x float32's speed" in facts["dtype"]["because"]
+    assert facts["attention"]["name"] in ("eager", "sdpa")
+    start = time.perf_counter()
+    assert probe.facts(ModelSection(base="x", device="cpu")) == facts
+    assert time.perf_counter() - start < 0.05
+
+
+def test_the_recipe_has_the_last_word() -> None:
+    section = ModelSection(base="x", device="cpu", dtype="float16", attention="sdpa")
+    assert probe.dtype(section, CPU) == torch.float16
+    assert probe.attention(section, CPU, torch.float16) == "sdpa"
+
+
+def test_absent_device_is_explained() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(PrerequisiteError, match=r"cuda is not there.*has cpu.*model\.device: auto"):
+        probe.device(ModelSection(base="x", device="cuda"))
+
+
+def test_a_format_that_computes_wrongly_is_not_chosen(monkeypatch: Any) -> None:
+    monkeypatch.setattr(probe, "matrix_peak", lambda _device, dtype: 1e12 if dtype == torch.float32 else 0.0)
+    assert probe.dtype_choice.__wrapped__(CPU).name == "float32"
+    monkeypatch.setattr(probe, "matrix_peak", lambda _device, dtype: 1e12 if dtype == torch.float32 else 5e12)
+    assert probe.dtype_choice.__wrapped__(CPU).name == "bfloat16"
+
+
+def test_matrix_peak_is_plausible() -> None:
+    assert 1e8 < probe.matrix_peak(CPU, torch.float32, 128) < 1e14
