@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
 NAME = "documents"
-BLOCK = 128
+BLOCK = 256
 
 
 class _Attention(torch.autograd.Function):
@@ -92,8 +92,14 @@ def _attend(
     kv_heads = key.shape[1]
     scale = options.get("scaling") or width**-0.5
     query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast rotary embeddings leave them in float32
-    extra = {"softcap": options.get("softcap"), "window": options.get("sliding_window"), "dropout": options.get("dropout", 0.0)}
-    is_plain = not extra["softcap"] and not extra["dropout"] and (not extra["window"] or max(lengths) <= extra["window"])
+    extra = {
+        "softcap": options.get("softcap"),
+        "window": options.get("sliding_window"),
+        "dropout": options.get("dropout", 0.0),
+    }
+    is_plain = (
+        not extra["softcap"] and not extra["dropout"] and (not extra["window"] or max(lengths) <= extra["window"])
+    )
     grouped = query[0].view(kv_heads, heads // kv_heads, tokens, width)
     parts = []
     for q, k, v in zip(grouped.split(lengths, 2), key[0].split(lengths, 1), value[0].split(lengths, 1), strict=True):

@@ -42,7 +42,13 @@ class ProgressBar(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if not state.is_local_process_zero:
             return
-        columns = (TextColumn("tuning"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[facts]}"), TimeRemainingColumn())
+        columns = (
+            TextColumn("tuning"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+            TimeRemainingColumn(),
+        )
         self.progress = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
         self.task = self.progress.add_task("tuning", total=state.max_steps, completed=state.global_step, facts="")
         self.progress.start()
@@ -57,7 +63,9 @@ class ProgressBar(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **_: Any
     ) -> None:
         if state.is_local_process_zero:
-            self.console.print(f"  step {state.global_step} of {state.max_steps}: validation loss {metrics['eval_loss']:.4f}")
+            self.console.print(
+                f"  step {state.global_step} of {state.max_steps}: validation loss {metrics['eval_loss']:.4f}"
+            )
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.close()
@@ -146,14 +154,20 @@ class SampleAnswers(TrainerCallback):
 
         texts = self.answers(self.conversations)
         scorer = RougeScorer(["rougeL"], use_stemmer=True)
-        scores = [scorer.score(c.answer, text)["rougeL"].fmeasure for c, text in zip(self.conversations, texts, strict=True)]
+        scores = [
+            scorer.score(c.answer, text)["rougeL"].fmeasure for c, text in zip(self.conversations, texts, strict=True)
+        ]
         samples = [
             {"id": c.id, "question": c.question, "reference": c.answer, "answer": text}
             for c, text in zip(self.conversations, texts, strict=True)
         ]
-        state.log_history.append({"step": state.global_step, "sample_rouge_l": sum(scores) / len(scores), "samples": samples})
+        state.log_history.append(
+            {"step": state.global_step, "sample_rouge_l": sum(scores) / len(scores), "samples": samples}
+        )
         shown = " ".join(texts[0].split())[:ANSWER_SHOWN]
-        self.console.print(f"    [dim]{self.conversations[0].question[:ANSWER_SHOWN]}[/] → {shown or '(nothing)'}", highlight=False)
+        self.console.print(
+            f"    [dim]{self.conversations[0].question[:ANSWER_SHOWN]}[/] → {shown or '(nothing)'}", highlight=False
+        )
 
 
 def save_weights(model: nn.Module, folder: Path) -> None:

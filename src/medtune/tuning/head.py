@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 IGNORED = -100
-SLICE_ELEMENTS = 2**24  # logits in one slice: 64 MiB in float32
+SLICE_ELEMENTS = 2**23  # logits in one slice: 32 MiB in float32
 
 
 class _Likelihood(torch.autograd.Function):
@@ -32,10 +32,11 @@ class _Likelihood(torch.autograd.Function):
         table = weight.to(hidden.dtype)
         wants_grad = ctx.needs_input_grad[0] and not ctx.needs_input_grad[1]
         grad = torch.empty_like(hidden) if wants_grad else None
+        room = _room(hidden, table)
         for part in _slices(len(hidden), len(weight)):
-            error, nll[part] = _error(hidden[part], table, bias, targets[part])
+            error, nll[part] = _error(hidden[part], table, bias, targets[part], room)
             if grad is not None:
-                grad[part] = error.to(hidden.dtype) @ table
+                torch.mm(error, table, out=grad[part])
         ctx.has_bias = bias is not None
         ctx.save_for_backward(*((grad,) if grad is not None else (hidden, weight, bias, targets)))
         return nll
@@ -49,31 +50,51 @@ class _Likelihood(torch.autograd.Function):
         table = weight.to(hidden.dtype)
         grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if ctx.has_bias else None
+        room = _room(hidden, table)
         for part in _slices(len(hidden), len(weight)):
-            error = _error(hidden[part], table, bias, targets[part])[0].mul_(upstream[part, None])
+            error, _ = _error(hidden[part], table, bias, targets[part], room)
+            error.mul_(upstream[part, None])
             if grad_bias is not None:
-                grad_bias += error.sum(0)
-            error = error.to(hidden.dtype)
-            grad_hidden[part] = error @ table
-            grad_weight += (error.T @ hidden[part]).float()
+                grad_bias += error.sum(0, dtype=torch.float32)
+            torch.mm(error, table, out=grad_hidden[part])
+            grad_weight += error.T @ hidden[part]
         return grad_hidden, grad_weight.to(weight.dtype), None if grad_bias is None else grad_bias.to(bias.dtype), None
 
 
 def _slices(rows: int, vocabulary: int) -> Iterator[slice]:
-    step = max(1, SLICE_ELEMENTS // vocabulary)
+    step = _slice_rows(vocabulary)
     return (slice(start, start + step) for start in range(0, rows, step))
 
 
-def _error(hidden: Tensor, table: Tensor, bias: Tensor | None, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """d nll / d logits in float32, and the nll itself, of one slice; every step writes over the one before."""
-    logits = (hidden @ table.T).float()
+def _slice_rows(vocabulary: int) -> int:
+    return max(1, SLICE_ELEMENTS // vocabulary)
+
+
+def _room(hidden: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """Space for the logits of one slice, in the number format of the products and in float32.
+
+    Taken once: fresh memory for every slice costs more in page faults than the softmax itself.
+    """
+    shape = (min(len(hidden), _slice_rows(len(table))), len(table))
+    low = torch.empty(shape, dtype=hidden.dtype, device=hidden.device)
+    return low, low if low.dtype == torch.float32 else torch.empty(shape, dtype=torch.float32, device=hidden.device)
+
+
+def _error(
+    hidden: Tensor, table: Tensor, bias: Tensor | None, targets: Tensor, room: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """d nll / d logits and the nll itself, of one slice; computed in float32, every step written over the one before."""
+    low, logits = room[0][: len(hidden)], room[1][: len(hidden)]
+    torch.mm(hidden, table.T, out=low)
+    if logits is not low:
+        logits.copy_(low)
     if bias is not None:
         logits += bias
     logits.sub_(logits.amax(1, keepdim=True))
     chosen = logits.gather(1, targets[:, None])
     total = logits.exp_().sum(1, keepdim=True)
     logits.div_(total).scatter_add_(1, targets[:, None], torch.full_like(chosen, -1.0))
-    return logits, (total.log() - chosen)[:, 0]
+    return low.copy_(logits), (total.log() - chosen)[:, 0]
 
 
 def token_nll(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
@@ -111,7 +132,9 @@ def plain_nll(logits: Tensor, targets: Tensor) -> Tensor:
     """`token_nll` from complete logits: what every other trainer computes, and the yardstick for the fast path."""
     virtual = logits.shape[1] - targets.shape[1]
     is_supervised = targets != IGNORED
-    return nn.functional.cross_entropy(logits[:, virtual:][is_supervised].float(), targets[is_supervised], reduction="none")
+    return nn.functional.cross_entropy(
+        logits[:, virtual:][is_supervised].float(), targets[is_supervised], reduction="none"
+    )
 
 
 @torch.no_grad()

@@ -28,7 +28,9 @@ from medtune.types import Sample
 COMMON_TOKENS = 5000
 
 
-def prepare(recipe: Recipe, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, samples: Iterable[Sample]) -> nn.Module:
+def prepare(
+    recipe: Recipe, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, samples: Iterable[Sample]
+) -> nn.Module:
     """`model` with what `tune.method` trains switched on, everything else frozen. Trained weights are float32.
 
     `samples` are only read for the vocabulary from which a soft prompt starts.
@@ -72,7 +74,9 @@ def check_targets(recipe: Recipe, model: nn.Module) -> None:
         )
 
 
-def _with_prompt(recipe: Recipe, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, samples: Iterable[Sample]) -> PeftModel:
+def _with_prompt(
+    recipe: Recipe, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, samples: Iterable[Sample]
+) -> PeftModel:
     prompt = recipe.tune.prompt
     is_seq2seq = model.config.is_encoder_decoder
     config = PromptTuningConfig(

@@ -43,7 +43,11 @@ def fingerprint(recipe: Recipe, run_dir: RunDir) -> str:
     """Changes when the base, the tuning options, the seed or the data stage's files do."""
     data = [hash_file(run_dir.split(name)) for name in ("train", "validation")]
     base = Path(recipe.model.base)
-    files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in base.iterdir() if f.is_file()) if base.is_dir() else []
+    files = (
+        sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in base.iterdir() if f.is_file())
+        if base.is_dir()
+        else []
+    )
     parts = recipe.model_dump(include={"seed", "model", "tune"}, exclude={"tune": {"report_to"}})
     limits = recipe.data.max_length, recipe.data.max_truncated
     return hash_of(VERSION, parts, limits, data, files)
@@ -62,7 +66,9 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
         _once(run_dir, lambda: scratch.build(section.scratch, texts, run_dir.base, recipe.seed))
     tokenizer = loading.load_tokenizer(location, section.revision)
     # Trained weights need float32 under them: updates of 1e-5 vanish in bfloat16. A frozen base does not.
-    base = loading.load_model(section, location, device=_device(section), dtype=torch.float32 if recipe.tune.method == "full" else None)
+    base = loading.load_model(
+        section, location, device=_device(section), dtype=torch.float32 if recipe.tune.method == "full" else None
+    )
     template = chat_template.choose(section, tokenizer, loading.family(base.config), base.config)
     rows: dict[str, int] = {}
     samples = samples_for(recipe, template, tokenizer, train_conversations, rows)
@@ -99,7 +105,11 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
 
 
 def samples_for(
-    recipe: Recipe, template: chat_template.ChatTemplate, tokenizer: Any, conversations: Sequence[Conversation], rows: dict[str, int]
+    recipe: Recipe,
+    template: chat_template.ChatTemplate,
+    tokenizer: Any,
+    conversations: Sequence[Conversation],
+    rows: dict[str, int],
 ) -> list[Sample]:
     """Samples that have something to learn from; `rows` receives the counts of used, truncated and dropped ones.
 
@@ -145,19 +155,31 @@ def story(trainer: SupervisedTrainer, model: Any) -> dict[str, Any]:
         "peak_memory_bytes": peak,
         "best_validation_loss": losses[best] if best is not None else None,
         "best_step": best,
-        "base_validation_loss": next((entry["eval_loss"] for entry in log if entry.get("eval_loss") and entry["step"] == 0), None),
+        "base_validation_loss": next(
+            (entry["eval_loss"] for entry in log if entry.get("eval_loss") and entry["step"] == 0), None
+        ),
         "is_packed": trainer.feed.lengths is None,
         "is_fast_loss": trainer.feed.head is not None,
         "device": model.device.type,
         "dtype": str(parameter.dtype).removeprefix("torch."),
-        "history": [_history(entry) for entry in log if "loss" in entry or "eval_loss" in entry or "sample_rouge_l" in entry],
+        "history": [
+            _history(entry) for entry in log if "loss" in entry or "eval_loss" in entry or "sample_rouge_l" in entry
+        ],
         "samples": [{"step": entry["step"], **sample} for entry in log for sample in entry.get("samples", [])],
     }
 
 
 def _history(entry: dict[str, Any]) -> dict[str, Any]:
-    names = {"loss": "loss", "eval_loss": "validation_loss", "learning_rate": "learning_rate", "sample_rouge_l": "sample_rouge_l",
-             "step": "step", "epoch": "epoch", "tokens": "tokens", "seconds": "seconds"}
+    names = {
+        "loss": "loss",
+        "eval_loss": "validation_loss",
+        "learning_rate": "learning_rate",
+        "sample_rouge_l": "sample_rouge_l",
+        "step": "step",
+        "epoch": "epoch",
+        "tokens": "tokens",
+        "seconds": "seconds",
+    }
     return {name: entry[key] for key, name in names.items() if key in entry}
 
 
@@ -177,7 +199,11 @@ def _same_machine_choices(section: ModelSection, run_dir: RunDir, mark: str) -> 
 def _device(section: ModelSection) -> torch.device:
     """The device of this process: under torchrun each one has its own GPU."""
     device = probe.device(section)
-    return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if device.type == "cuda" and "LOCAL_RANK" in os.environ else device
+    return (
+        torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        if device.type == "cuda" and "LOCAL_RANK" in os.environ
+        else device
+    )
 
 
 def _once(run_dir: RunDir, make: Any) -> None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainingArgum
 from medtune.errors import PrerequisiteError, TuningError
 from medtune.models import attention
 from medtune.recipe import Recipe
+from medtune.tuning import kernels
 from medtune.tuning.batches import collate_packed, collate_padded, collate_seq2seq
 from medtune.tuning.callbacks import Answers, KeepBest, MarkComplete, MustMove, ProgressBar, SampleAnswers
 from medtune.tuning.checkpoints import last_complete
@@ -60,7 +61,11 @@ def is_packed(recipe: Recipe, model: nn.Module) -> bool:
 
     Raises TuningError when the recipe asks for packing and the model cannot keep documents apart.
     """
-    if recipe.tune.rows == "padded" or recipe.tune.method == "prompt" or recipe.model.attention not in ("auto", "documents"):
+    if (
+        recipe.tune.rows == "padded"
+        or recipe.tune.method == "prompt"
+        or recipe.model.attention not in ("auto", "documents")
+    ):
         return False
     can = attention.isolates(model)
     if recipe.tune.rows == "packed" and not can:
@@ -86,14 +91,16 @@ def feed_for(recipe: Recipe, model: Any, tokenizer: PreTrainedTokenizerBase, spl
     head = model.get_output_embeddings()
     inputs = {name: _to(value, model.device) for name, value in collate(split.train[:2]).items()}
     targets = inputs.pop("targets")
-    with kernel_for(collate, model), _autocast(model):
+    with fast_paths(collate, model), _autocast(model):
         head_fits = fits(model, head, inputs, targets)
     return Feed(collate, lengths, head if head_fits else None)
 
 
-def kernel_for(collate: Any, model: nn.Module) -> AbstractContextManager[None]:
-    """The attention kernel that the rows need: `documents` for packed ones, the model's own otherwise."""
-    return attention.kernel(model, attention.NAME) if collate is collate_packed else nullcontext()
+@contextmanager
+def fast_paths(collate: Any, model: nn.Module) -> Iterator[None]:
+    """The written-out layers, and for packed rows the attention kernel that keeps documents apart."""
+    with kernels.fast(model), attention.kernel(model, attention.NAME) if collate is collate_packed else nullcontext():
+        yield
 
 
 def train(recipe: Recipe, model: Any, tokenizer: PreTrainedTokenizerBase, split: Split, job: Job) -> SupervisedTrainer:
@@ -111,7 +118,7 @@ def train(recipe: Recipe, model: Any, tokenizer: PreTrainedTokenizerBase, split:
     trainer = SupervisedTrainer(
         feed,
         model=model,
-        args=arguments(recipe, model, len(split.train), job.folder),
+        args=arguments(recipe, model, len(split.train), job.folder, validates=bool(split.validation)),
         train_dataset=Samples(split.train),
         eval_dataset=Samples(split.validation),
         callbacks=callbacks,
@@ -119,27 +126,30 @@ def train(recipe: Recipe, model: Any, tokenizer: PreTrainedTokenizerBase, split:
     trainer.remove_callback(PrinterCallback)
     bar.attach(trainer)
     checkpoint = last_complete(job.folder, job.fingerprint)
+    trainer.args.eval_on_start = checkpoint is None and bool(split.validation)  # the base's own loss, to compare with
     if checkpoint:
         from transformers import TrainerState
 
         trainer.take_up(TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).log_history)
         job.console.print(f"  going on from step {checkpoint.name.rpartition('-')[2]}")
     try:
-        with kernel_for(feed.collate, model):
+        with fast_paths(feed.collate, model):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         bar.close()
     return trainer
 
 
-def arguments(recipe: Recipe, model: Any, rows: int, folder: Path) -> TrainingArguments:
+def arguments(recipe: Recipe, model: Any, rows: int, folder: Path, *, validates: bool = True) -> TrainingArguments:
     """The Trainer's arguments for this recipe."""
     tune = recipe.tune
     steps = total_steps(recipe, rows)
     every = max(1, math.ceil(steps / tune.evaluations))
     on_cuda = model.device.type == "cuda"
     if tune.optimizer == "adamw_8bit" and not on_cuda:
-        raise PrerequisiteError("tune.optimizer: adamw_8bit needs a CUDA device, and the model is on the CPU. Set tune.optimizer: adamw.")
+        raise PrerequisiteError(
+            "tune.optimizer: adamw_8bit needs a CUDA device, and the model is on the CPU. Set tune.optimizer: adamw."
+        )
     return TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=tune.batch_size,
@@ -158,7 +168,7 @@ def arguments(recipe: Recipe, model: Any, rows: int, folder: Path) -> TrainingAr
         use_cpu=model.device.type == "cpu",
         gradient_checkpointing=tune.activation_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
-        eval_strategy="steps",
+        eval_strategy="steps" if validates else "no",
         eval_steps=every,
         save_strategy="steps",
         save_steps=tune.checkpoint_steps or every,
