@@ -54,7 +54,7 @@ def run(recipe: Recipe, run_dir: RunDir, only: str | None = None) -> None:
         importlib.import_module(STAGES["tune"].module).run(recipe, run_dir)  # process 0 keeps the books
         return
     with _opened(run_dir):
-        changed = _write_facts(recipe, run_dir)
+        changed = _changed_options(recipe, run_dir)
         chain = ""
         for name in STAGES if only is None else list(STAGES)[: list(STAGES).index(only) + 1]:
             chain, is_done = _state(name, chain, recipe, run_dir)
@@ -68,7 +68,7 @@ def run(recipe: Recipe, run_dir: RunDir, only: str | None = None) -> None:
                     f"{run_dir.path}: the {name} stage, which {only} builds on, is not up to date for this recipe. "
                     f"Run all stages: medtune run RECIPE --out {run_dir.path}"
                 )
-        run_dir.update_manifest(licences=_licences(recipe, run_dir))
+        _write_facts(recipe, run_dir)
 
 
 def _state(name: str, chain: str, recipe: Recipe, run_dir: RunDir) -> tuple[str, bool]:
@@ -88,23 +88,28 @@ def _opened(run_dir: RunDir) -> Any:
     return run_dir.lock()
 
 
-def _write_facts(recipe: Recipe, run_dir: RunDir) -> list[str]:
-    """Write the resolved recipe and what is known before the first stage; returns the options that changed since."""
-    path, resolved = run_dir.path / "recipe.json", recipe.model_dump(mode="json")
-    changed = _changed(read_json(path), resolved) if path.exists() else []
-    write_json(path, resolved)
+def _write_facts(recipe: Recipe, run_dir: RunDir) -> None:
+    """The resolved recipe and what holds for the run as a whole."""
+    write_json(run_dir.path / "recipe.json", recipe.model_dump(mode="json"))
     seeds = {"seed": recipe.seed, "data.split.seed": recipe.data.split.seed}
-    run_dir.update_manifest(name=recipe.name, environment=environment(), seeds=seeds)
-    return changed
+    licences = _licences(recipe, run_dir)
+    run_dir.update_manifest(name=recipe.name, environment=environment(), seeds=seeds, licences=licences)
 
 
 def _licences(recipe: Recipe, run_dir: RunDir) -> dict[str, Any]:
     """Whose terms hold for the run's artifacts; what is loaded at run time keeps its own."""
     published = read_json(Path(__file__).parent / "models" / "shapes.json")
     known = {name: shape["licence"] for name, shape in published.items()} | {"scratch": OWN, "starter": OWN}
-    sources = read_json(run_dir.data / "data_card.json")["sources"]
+    card = run_dir.data / "data_card.json"
+    sources = read_json(card)["sources"] if card.exists() else []
     data = {source["path"]: list(source["licences"]) for source in sources}
     return {"medtune": OWN, "base": known.get(recipe.model.base, "not known here: see its publisher"), "data": data}
+
+
+def _changed_options(recipe: Recipe, run_dir: RunDir) -> list[str]:
+    """Options that differ from those of the last run in this folder."""
+    path = run_dir.path / "recipe.json"
+    return _changed(read_json(path), recipe.model_dump(mode="json")) if path.exists() else []
 
 
 def _changed(old: Any, new: Any, path: str = "") -> list[str]:
@@ -125,6 +130,7 @@ def _announce(name: str, changed: list[str], run_dir: RunDir) -> None:
 
 def _run_stage(name: str, chain: str, recipe: Recipe, run_dir: RunDir) -> None:
     """Run one stage. From here on it and those after it are out of date, even if this is cut off."""
+    _write_facts(recipe, run_dir)
     stages, earlier = run_dir.manifest()["stages"], list(STAGES)[: list(STAGES).index(name)]
     run_dir.update_manifest(stages={done: facts for done, facts in stages.items() if done in earlier})
     start = time.perf_counter()
