@@ -2,11 +2,11 @@
 
     python benchmarks/train_speed.py [--shape 135m|15m] [--steps 8] [--rounds 3] [--data ../shared/data/medquad.csv.gz]
 
-Each side runs in a process of its own, in turn, `--rounds` times: N updates of 8 rows after two that do not count. Figures are
-real tokens (no padding) per second of the loop, and their ratio round by round; the median is what may be quoted. The
-loss of every update is printed side by side: speed counts only at the same loss curve. TRL 1.16 runs as its users run it
-on a CPU: `use_cpu`, its defaults otherwise (float32 weights under bf16 autocast, activation checkpointing, padding to the
-longest row). The models have random weights: neither speed nor memory depends on the values.
+Each side runs in a process of its own, in turn, `--rounds` times: N updates of 8 rows after two that do not count.
+Figures are real tokens (no padding) per second of the loop, and their ratio round by round; the median is what may be
+quoted. The loss of every update is printed side by side: speed counts only at the same loss curve. TRL 1.16 runs as its
+users run it on a CPU: `use_cpu`, its defaults otherwise (float32 weights under bf16 autocast, activation checkpointing,
+padding to the longest row). The models have random weights: neither speed nor memory depends on the values.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def make_base(shape: str, folder: Path) -> None:
 
 
 def make_rows(data: Path, shape: str, count: int, folder: Path) -> list[dict[str, Any]]:
-    """`count` random MedQuAD rows with a byte-level BPE of 16,000 pieces trained on them: ids, and how many are prompt."""
+    """`count` random MedQuAD rows under a byte-level BPE of 16,000 pieces trained on them: ids, how many are prompt."""
     from medtune.models.scratch import train_tokenizer
 
     opener = gzip.open if data.suffix == ".gz" else open
@@ -80,8 +80,9 @@ def run_medtune(folder: Path, rows: list[dict[str, Any]], steps: int, clock: Any
     from medtune.tuning.trainer import Samples, SupervisedTrainer
     from medtune.types import Sample
 
-    tune = {"lora": {"targets": ["q_proj", "v_proj"], "dropout": 0.0}, "max_steps": steps, "batch_size": ROWS_PER_UPDATE,
-            "learning_rate": 2e-4, "scheduler": "linear", "warmup": 0}  # fmt: skip
+    lora = {"targets": ["q_proj", "v_proj"], "dropout": 0.0}
+    tune = {"lora": lora, "max_steps": steps, "batch_size": ROWS_PER_UPDATE, "learning_rate": 2e-4,
+            "scheduler": "linear", "warmup": 0}  # fmt: skip
     source = {"layout": "medquad_csv", "path": "unused"}
     recipe = Recipe.model_validate(
         {"name": "speed", "model": {"base": str(folder)}, "data": {"sources": [source]}, "tune": tune}
@@ -116,7 +117,8 @@ def run_trl(folder: Path, rows: list[dict[str, Any]], steps: int, clock: Any) ->
 
     ordered = [rows[i] for i in EpochOrder(len(rows), seed=0)]
     data = Dataset.from_list([
-        {"input_ids": row["ids"], "completion_mask": [0] * row["prompt"] + [1] * (len(row["ids"]) - row["prompt"])} for row in ordered
+        {"input_ids": row["ids"], "completion_mask": [0] * row["prompt"] + [1] * (len(row["ids"]) - row["prompt"])}
+        for row in ordered
     ])  # fmt: skip
     model = create_model_from_path(str(folder))
     torch.manual_seed(0)
@@ -129,8 +131,8 @@ def run_trl(folder: Path, rows: list[dict[str, Any]], steps: int, clock: Any) ->
             output_dir=out, use_cpu=True, max_length=MAX_LENGTH, max_steps=steps, learning_rate=2e-4, logging_steps=1,
             save_strategy="no", report_to="none", train_sampling_strategy="sequential", completion_only_loss=True,
         )  # fmt: skip
-        trainer = SFTTrainer(model, args=options, train_dataset=data, processing_class=AutoTokenizer.from_pretrained(folder),
-                             callbacks=[clock])  # fmt: skip
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        trainer = SFTTrainer(model, args=options, train_dataset=data, processing_class=tokenizer, callbacks=[clock])
         trainer.train()
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
@@ -215,7 +217,7 @@ def main() -> None:
         for round_number in range(args.rounds):
             for side, done in runs.items():
                 command = [sys.executable, __file__, "--child", side, out, "--steps", str(args.steps)]
-                result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                result = subprocess.run(command, capture_output=True, text=True)
                 if result.returncode:
                     sys.exit(result.stderr)
                 done.append(json.loads(result.stdout.splitlines()[-1]))
@@ -244,7 +246,8 @@ def report(args: argparse.Namespace, runs: dict[str, list[dict[str, Any]]]) -> N
     print(f"largest difference of a loss: {gap:.4f}")
     RESULTS.mkdir(exist_ok=True)
     content = {
-        "machine": {"cpus": os.cpu_count(), "processor": platform.machine(), "system": platform.system(), "bf16_peak_flops": peak},
+        "machine": {"cpus": os.cpu_count(), "processor": platform.machine(), "system": platform.system(),
+                    "bf16_peak_flops": peak},
         "shape": args.shape, "steps": args.steps, "tokens_per_second": speed, "ratios": ratios, "share_of_peak": share,
         "largest_loss_difference": gap, "losses": {side: done[0]["losses"] for side, done in runs.items()},
         "peak_memory_bytes": {side: done[0]["peak_memory_bytes"] for side, done in runs.items()},

@@ -1,12 +1,12 @@
 """Attention for rows without padding: the kernel named `documents`.
 
-A packed row holds several documents end to end, and the model is called with their `document_lengths`. Attention is then
-computed document by document: no mask is needed, no token can see another document, and the work is the sum of the
+A packed row holds several documents end to end, and the model is called with their `document_lengths`. Attention is
+then computed document by document: no mask is needed, no token can see another document, and the work is the sum of the
 squared document lengths instead of the square of the row.
 
-Covered: causal self-attention in training and scoring of any model that calls transformers' attention interface: grouped
-queries, sliding windows, soft caps, dropout. Not covered: encoder-decoder models, generation with a key-value cache,
-attention sinks. `isolates` proves on the model in hand that documents are kept apart, so nothing is taken on trust.
+Covered: causal self-attention in training and scoring of any model that calls transformers' attention interface:
+grouped queries, sliding windows, soft caps, dropout. Not covered: encoder-decoder models, generation with a key-value
+cache, attention sinks. `isolates` proves on the model in hand that documents are kept apart: nothing is taken on trust.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ BLOCK = 256
 
 
 class _Attention(torch.autograd.Function):
-    """softmax(q k' scale) v of one document, causal. q: (kv_heads, group, length, width); k, v: (kv_heads, length, width).
+    """softmax(q k' scale) v of one document, causal.
 
+    q: (kv_heads, group, length, width); k, v: (kv_heads, length, width).
     Written out because it keeps one probability matrix where autograd over single operations keeps four, multiplies
     queries that share a key head in one product instead of repeating the keys, and works in blocks of queries that stop
     at the diagonal: for long documents that halves the work.
@@ -84,7 +85,12 @@ def _general(q: Tensor, k: Tensor, v: Tensor, scale: float, options: dict[str, A
 
 
 def _attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+    module: nn.Module,  # noqa: ARG001 - transformers' signature
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,  # noqa: ARG001
+    **options: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface. query: (1, heads, tokens, width); returns (1, tokens, heads, width)."""
     lengths: Sequence[int] = options["document_lengths"]
@@ -113,7 +119,7 @@ AttentionInterface.register(NAME, _attend)
 
 @contextmanager
 def kernel(model: nn.Module, name: str) -> Iterator[None]:
-    """Run `model` with the attention kernel `name` inside the block. Names are read at each call, so nothing is reloaded."""
+    """Run `model` with the attention kernel `name` inside the block. Names are read at each call: nothing reloads."""
     configs = {id(m.config): m.config for m in model.modules() if isinstance(m, PreTrainedModel)}.values()
     before = [(config, config._attn_implementation) for config in configs]
     try:
@@ -126,7 +132,7 @@ def kernel(model: nn.Module, name: str) -> Iterator[None]:
 
 
 def pack(documents: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Model inputs of one row without padding: `input_ids` and `position_ids` of shape (1, tokens), `document_lengths`."""
+    """Model inputs of one row without padding: `input_ids`, `position_ids` of shape (1, tokens), `document_lengths`."""
     ids = torch.tensor([token for document in documents for token in document], device=device)
     positions = torch.cat([torch.arange(len(document), device=device) for document in documents])
     lengths = tuple(len(document) for document in documents)

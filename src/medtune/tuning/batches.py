@@ -2,8 +2,8 @@
 
 `packed` batches lay their documents end to end in one row, without padding and exactly isolated (`models.attention`).
 `padded` batches are for models and methods that cannot be packed; rows of like length are put together. Either way a
-batch carries `targets`: the token to be predicted *at* each position, -100 where nothing is, shifted here and nowhere else,
-so that the number of targets is the number of terms in the loss.
+batch carries `targets`: the token to be predicted *at* each position, -100 where nothing is, shifted here and nowhere
+else, so that the number of targets is the number of terms in the loss.
 
 Covered: order, packing, padding. Not covered: tokens and labels (`models.chat_template`), the loss itself (`head`).
 """
@@ -28,8 +28,8 @@ class EpochOrder(Sampler[int]):
     """A permutation of the rows for each epoch, from the seed and the epoch's number alone.
 
     With `lengths`, rows of like length stand together: inside every stretch of 50 updates the rows are sorted by length
-    and the updates are shuffled. One stretch is a multiple of `update_rows`, so that `batch_size` 8 x 1 and 2 x 4 see the
-    same rows in each update.
+    and the updates are shuffled. One stretch is a multiple of `update_rows`, so that `batch_size` 8 x 1 and 2 x 4 see
+    the same rows in each update.
     """
 
     def __init__(self, rows: int, seed: int, update_rows: int = 1, lengths: Sequence[int] | None = None) -> None:
@@ -78,7 +78,7 @@ def collate_padded(samples: Sequence[Sample], pad_id: int) -> dict[str, Any]:
 
 
 def collate_seq2seq(samples: Sequence[Sample], pad_id: int, start_id: int) -> dict[str, Any]:
-    """Right-padded rows of an encoder-decoder model; the decoder reads `start_id` and then the target but its last token."""
+    """Right-padded rows of an encoder-decoder model; the decoder reads `start_id` and the target but its last token."""
     decoder = [[start_id, *sample.labels[:-1]] for sample in samples]
     return {
         "input_ids": _pad([sample.input_ids for sample in samples], pad_id),

@@ -1,8 +1,10 @@
-"""What happens beside the loop: progress, sample answers, the best weights, early stopping, and the proof that something learns.
+"""What happens beside the loop: progress, sample answers, the best weights, early stopping, proof that it learns.
 
 Covered: callbacks for `trainer.SupervisedTrainer`. Not covered: trackers (transformers' own, through `tune.report_to`).
 State that must survive kill -9 stands in the trainer's log, which every checkpoint carries; none is kept here alone.
 """
+
+# ruff: noqa: ARG002 - transformers calls each callback with all of its arguments
 
 from __future__ import annotations
 
@@ -77,7 +79,7 @@ class ProgressBar(TrainerCallback):
 
 
 class KeepBest(TrainerCallback):
-    """Keep the weights with the lowest validation loss in `folder`, and stop when `patience` evaluations bring no better."""
+    """Keep the weights of the lowest validation loss in `folder`; stop when `patience` evaluations bring no better."""
 
     def __init__(self, folder: Path, patience: int | None) -> None:
         self.folder, self.patience = folder, patience
@@ -112,7 +114,7 @@ class MarkComplete(TrainerCallback):
 
 
 class MustMove(TrainerCallback):
-    """Stop a run in which no trained weight has changed after three updates: it would learn nothing and cost all the same."""
+    """Stop a run in which no trained weight has changed after three updates: it would cost and learn nothing."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **_: Any

@@ -1,10 +1,10 @@
 """Checkpoints that can be trusted after kill -9, and the best weights so far.
 
-transformers writes a checkpoint file by file; one that was cut off looks like any other. A marker written last tells them
-apart. The best weights lie in a folder of their own that is replaced as a whole.
+transformers writes a checkpoint file by file; one that was cut off looks like any other. A marker written last tells
+them apart. The best weights lie in a folder of their own that is replaced as a whole.
 
-Covered: marking, finding, clearing away. Not covered: what a checkpoint holds (transformers' Trainer: weights, optimizer,
-schedule, random states).
+Covered: marking, finding, clearing away. Not covered: what a checkpoint holds (transformers' Trainer: weights,
+optimizer, schedule, random states).
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """The language-model head and the loss, computed where there is a label and nowhere else.
 
 A plain training step multiplies every position with the whole vocabulary and keeps the logits, their float32 copy and
-their gradient. Here only supervised positions reach the head, a slice at a time, and a frozen head's gradient is taken in
-the same pass, so that no logits outlive their slice. `supervised` switches a model's own head to this inside a block; what the
-model then returns as `logits` is the negative log-likelihood of each supervised token.
+their gradient. Here only supervised positions reach the head, a slice at a time, and a frozen head's gradient is taken
+in the same pass, so that no logits outlive their slice. `supervised` switches a model's own head to this inside a
+block; what the model then returns as `logits` is the negative log-likelihood of each supervised token.
 
 Covered: linear heads with or without bias, frozen or trained, of causal and encoder-decoder models. Not covered: models
-that change the logits after the head (soft caps, logit scales): `fits` finds that out on the model and the plain loss stands.
+that change the logits after the head (soft caps, logit scales): `fits` finds that out and the plain loss stands.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ SLICE_ELEMENTS = 2**23  # logits in one slice: 32 MiB in float32
 
 
 class _Likelihood(torch.autograd.Function):
-    """Negative log-likelihood of `targets` (n,) under `hidden` (n, width) times `weight` (vocabulary, width): (n,) float32."""
+    """Negative log-likelihood of each of `targets`, a float32 vector (n,).
+
+    hidden: (n, width), weight: (vocabulary, width), bias: (vocabulary,), targets: (n,).
+    """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
@@ -83,7 +86,7 @@ def _room(hidden: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
 def _error(
     hidden: Tensor, table: Tensor, bias: Tensor | None, targets: Tensor, room: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """d nll / d logits and the nll itself, of one slice; computed in float32, every step written over the one before."""
+    """d nll / d logits and the nll itself, of one slice; in float32, every step written over the one before."""
     low, logits = room[0][: len(hidden)], room[1][: len(hidden)]
     torch.mm(hidden, table.T, out=low)
     if logits is not low:
@@ -100,8 +103,9 @@ def _error(
 def token_nll(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
     """Negative log-likelihood, in nats, of every supervised token: a vector, in the order of the positions.
 
-    `hidden` has shape (rows, positions, width), `targets` (rows, labels) holds the token to be predicted *at* each position
-    or -100. Where the model put virtual tokens in front (prompt tuning), `targets` is shorter and aligned to the right.
+    `hidden` has shape (rows, positions, width), `targets` (rows, labels) holds the token to be predicted *at* each
+    position or -100. Where the model put virtual tokens in front (prompt tuning), `targets` is shorter and aligned to
+    the right.
     """
     virtual = hidden.shape[1] - targets.shape[1]
     is_supervised = targets != IGNORED
@@ -115,7 +119,7 @@ def token_nll(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
 def supervised(head: nn.Module, targets: Tensor) -> Iterator[None]:
     """Inside the block `head(hidden)` returns `token_nll(hidden, head, targets)`.
 
-    The module itself is not replaced: names in checkpoints, tied weights and the hooks of DDP and FSDP stay as they are.
+    The module itself is not replaced: names in checkpoints, tied weights, hooks of DDP and FSDP stay as they are.
     """
 
     def forward(self: nn.Module, hidden: Tensor) -> Tensor:

@@ -2,10 +2,10 @@
 
 PEFT copies every input and output of an adapted layer to float32, because its weights are float32, and back again. Here
 copies of A and B are cast instead (they are small), and the update is added to the base's output in place; the weights,
-their gradients and the optimizer stay float32. Autograd keeps four matrices for a norm and walks them ten times; written
-out it is three passes (measured on a CPU, forward and backward: 1.4 ms against 6.3).
+their gradients and the optimizer stay float32. Autograd keeps four matrices for a norm and walks them ten times;
+written out it is three passes (measured on a CPU, forward and backward: 1.4 ms against 6.3).
 
-Covered: plain LoRA on linear layers, 4-bit ones included; norms that multiply the normalised input with a frozen weight.
+Covered: plain LoRA on linear layers, 4-bit ones included; norms that multiply the normalised input by a frozen weight.
 Not covered: DoRA, several active adapters, merged layers, trained norms, Gemma's norm: those keep their own forward.
 """
 
@@ -22,7 +22,10 @@ from torch import Tensor, nn
 
 
 class _Update(torch.autograd.Function):
-    """`out` + scale * x A' B', written into `out`. x: (..., width), out: (..., outputs), a: (rank, width), b: (outputs, rank)."""
+    """`out` + scale * x A' B', written into `out`.
+
+    x: (..., width), out: (..., outputs), a: (rank, width), b: (outputs, rank).
+    """
 
     @staticmethod
     def forward(ctx: Any, out: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
@@ -91,17 +94,17 @@ def _norm_forward(self: Any, hidden_states: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _is_rms_norm(module: nn.Module) -> bool:
-    """Whether `module` computes what `_Norm` does, found out on a vector: families share the name and not the formula."""
+    """Whether `module` computes what `_Norm` does, tried on a vector: families share the name and not the formula."""
     weight = getattr(module, "weight", None)
     if not isinstance(weight, nn.Parameter) or weight.requires_grad or not hasattr(module, "variance_epsilon"):
         return False
     x = torch.linspace(-2, 3, weight.numel(), dtype=weight.dtype, device=weight.device)[None]
-    return torch.allclose(module(x), _norm_forward(module, x), rtol=1e-2)
+    return bool(torch.allclose(module(x), _norm_forward(module, x), rtol=1e-2))
 
 
 @contextmanager
 def fast(model: nn.Module) -> Iterator[int]:
-    """Inside the block the layers of `model` that are covered use the forms above; yields their number. None is replaced."""
+    """Inside the block the covered layers of `model` use the forms above; yields their number. None is replaced."""
     changed: list[tuple[Any, Any]] = [
         (m, _update_forward) for m in model.modules() if isinstance(m, LoraLayer) and _is_plain(m)
     ]

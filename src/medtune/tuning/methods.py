@@ -37,12 +37,14 @@ def prepare(
     """
     if recipe.tune.method == "full":
         return model.float().requires_grad_(True)
-    # Not PEFT's prepare_model_for_kbit_training: it copies embeddings and head to float32, 4 GB on an 8B model, for nothing.
+    # Not PEFT's prepare_model_for_kbit_training: it copies embeddings and head to float32, 4 GB on an 8B model.
     model.requires_grad_(False)
     if recipe.tune.method == "prompt":
         return _with_prompt(recipe, model, tokenizer, samples)
     check_targets(recipe, model)
-    return get_peft_model(model, lora_config(recipe, is_seq2seq=model.config.is_encoder_decoder))
+    config = lora_config(recipe, is_seq2seq=model.config.is_encoder_decoder)
+    config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2's transposed weights
+    return get_peft_model(model, config)
 
 
 def lora_config(recipe: Recipe, *, is_seq2seq: bool) -> LoraConfig:
@@ -60,7 +62,7 @@ def lora_config(recipe: Recipe, *, is_seq2seq: bool) -> LoraConfig:
 
 
 def check_targets(recipe: Recipe, model: nn.Module) -> None:
-    """Raise TuningError for a name in `tune.lora.targets` that matches no linear module; PEFT passes over such names."""
+    """Raise TuningError for a name in `tune.lora.targets` that matches no linear module; PEFT passes over those."""
     targets = recipe.tune.lora.targets
     if isinstance(targets, str):
         return
@@ -102,7 +104,7 @@ def _text_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def _common_ids(samples: Iterable[Sample], seed: int) -> list[int]:
-    """Some of the 5,000 most common tokens of the training data, in random order: the start that Lester et al. found best."""
+    """The 5,000 most common tokens of the training data, in random order: the start that Lester et al. found best."""
     counts = Counter(token for sample in samples for token in sample.input_ids)
     common = [token for token, _ in counts.most_common(COMMON_TOKENS)]
     order = torch.randperm(len(common), generator=torch.Generator().manual_seed(seed))

@@ -113,7 +113,7 @@ def samples_for(
 ) -> list[Sample]:
     """Samples that have something to learn from; `rows` receives the counts of used, truncated and dropped ones.
 
-    Raises DataError, naming a row, when more than 1 % have no supervised token or more than `data.max_truncated` are cut.
+    Raises DataError, naming a row, when over 1 % have no supervised token or more than `data.max_truncated` are cut.
     """
     samples = list(chat_template.samples(template, tokenizer, conversations, recipe.data.max_length))
     useful = [sample for sample in samples if sample.supervised]
@@ -123,13 +123,14 @@ def samples_for(
     if dropped > MAX_USELESS_ROWS * len(samples) or (conversations and not useful):
         first = next((sample.id for sample in samples if not sample.supervised), "none")
         raise DataError(
-            f"{dropped} of {len(samples)} rows have no token to learn from, the first is {first}: their prompts alone fill "
-            f"data.max_length ({recipe.data.max_length} tokens). Raise data.max_length, or drop long questions."
+            f"{dropped} of {len(samples)} rows have no token to learn from, the first is {first}: their prompts alone "
+            f"fill data.max_length ({recipe.data.max_length} tokens). Raise data.max_length, or drop long questions."
         )
     if truncated > recipe.data.max_truncated * len(samples):
         raise DataError(
-            f"{truncated} of {len(samples)} rows are longer than data.max_length ({recipe.data.max_length} tokens) and would be "
-            f"cut, more than data.max_truncated ({recipe.data.max_truncated:.0%}) allows. Raise either, or set data.clean.max_answer_words."
+            f"{truncated} of {len(samples)} rows are longer than data.max_length ({recipe.data.max_length} tokens) and "
+            f"would be cut, more than data.max_truncated ({recipe.data.max_truncated:.0%}) allows. Raise either, or "
+            "set data.clean.max_answer_words."
         )
     return useful
 
@@ -184,7 +185,7 @@ def _history(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _same_machine_choices(section: ModelSection, run_dir: RunDir, mark: str) -> ModelSection:
-    """The section with what `auto` chose when this tuning began: timings vary, and a resumed run must not choose anew."""
+    """The section with what `auto` chose when this tuning began: timings vary, a resumed run must not choose anew."""
     stored = run_dir.manifest().get("machine", {})
     if stored.get("fingerprint") != mark:
         stored = {"fingerprint": mark, **probe.facts(section)}

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Split:
-    """What tuning sees: training samples, validation samples, and a few validation conversations to answer on the way."""
+    """What tuning sees: training and validation samples, and a few validation conversations to answer on the way."""
 
     train: Sequence[Sample]
     validation: Sequence[Sample]
@@ -48,7 +48,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Job:
-    """Where a tuning works and what it is: checkpoints go below `folder`, `fingerprint` guards against another run's."""
+    """Where a tuning works, and which it is: checkpoints go below `folder`, another fingerprint's are removed."""
 
     folder: Path
     fingerprint: str
@@ -67,7 +67,7 @@ def is_packed(recipe: Recipe, model: nn.Module) -> bool:
         or recipe.model.attention not in ("auto", "documents")
     ):
         return False
-    can = attention.isolates(model)
+    can: bool = attention.isolates(model)
     if recipe.tune.rows == "packed" and not can:
         raise TuningError(
             f"tune.rows: packed, but {recipe.model.base} does not keep packed documents apart under medtune's kernel: "
@@ -166,8 +166,8 @@ def arguments(recipe: Recipe, model: Any, rows: int, folder: Path, *, validates:
         bf16=_wants_autocast(model) and recipe.model.dtype in ("auto", "bfloat16"),
         fp16=recipe.model.dtype == "float16" and on_cuda,
         use_cpu=model.device.type == "cpu",
-        gradient_checkpointing=tune.activation_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
+        activation_checkpointing=tune.activation_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
         eval_strategy="steps" if validates else "no",
         eval_steps=every,
         save_strategy="steps",

@@ -28,7 +28,7 @@ from medtune.types import Sample
 
 @dataclass(frozen=True)
 class Feed:
-    """How samples reach the model: the collator, the lengths by which padded rows are grouped, the head or None for the plain loss."""
+    """How samples reach the model: collator, lengths by which padded rows are grouped, head (None: the plain loss)."""
 
     collate: Callable[[Sequence[Sample]], dict[str, Any]]
     lengths: Sequence[int] | None
@@ -125,7 +125,7 @@ class SupervisedTrainer(Trainer):
         paused = time.monotonic()
         metrics = {"eval_loss": self.validation_loss()}
         self.log(dict(metrics))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self.started += time.monotonic() - paused
         return metrics
 
