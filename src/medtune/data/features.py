@@ -1,6 +1,6 @@
 """What duplicates, split and data card need to know about each conversation, in columns instead of objects.
 
-A conversation's text goes to the spool file and only its hashes, counts and word set stay in memory: some 600 bytes a
+A conversation's text goes to the spool file and only its hashes, counts and word set stay in memory: at most 1.6 kB a
 row, so that a million rows fit a laptop. Hashes are 64 bits of BLAKE2 over case-folded words, equal on every machine.
 """
 
