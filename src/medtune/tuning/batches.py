@@ -30,24 +30,33 @@ class EpochOrder(Sampler[int]):
     With `lengths`, rows of like length stand together: inside every stretch of 50 updates the rows are sorted by length
     and the updates are shuffled. One stretch is a multiple of `update_rows`, so that `batch_size` 8 x 1 and 2 x 4 see
     the same rows in each update.
+
+    Several processes must have equally many batches. accelerate would deal out the first rows a second time; instead
+    the order is filled up to a multiple of `fill_to` with the numbers of no rows, from `rows` on (`trainer.Samples`).
     """
 
-    def __init__(self, rows: int, seed: int, update_rows: int = 1, lengths: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, rows: int, seed: int, update_rows: int = 1, lengths: Sequence[int] | None = None, fill_to: int = 1
+    ) -> None:
         self.rows, self.seed, self.update_rows, self.lengths = rows, seed, update_rows, lengths
+        self.length = rows + -rows % fill_to
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self.rows
+        return self.length
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the data loader at the start of each epoch."""
+        """Called at the start of each epoch."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
+        return iter([*self._order(), *range(self.rows, self.length)])
+
+    def _order(self) -> list[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order: list[int] = torch.randperm(self.rows, generator=generator).tolist()
         if self.lengths is None:
-            return iter(order)
+            return order
         lengths, size = self.lengths, self.update_rows
         stretch = GROUP_BATCHES * size
         updates: list[list[int]] = []
@@ -57,7 +66,7 @@ class EpochOrder(Sampler[int]):
         # A short last update stays last: were it shuffled forward, every later update would straddle two groups.
         last = [updates.pop()] if len(updates[-1]) < size else []
         shuffled = [updates[i] for i in torch.randperm(len(updates), generator=generator).tolist()]
-        return iter([row for update in shuffled + last for row in update])
+        return [row for update in shuffled + last for row in update]
 
 
 def collate_packed(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -79,7 +88,8 @@ def collate_padded(samples: Sequence[Sample], pad_id: int) -> dict[str, Any]:
 
 def collate_seq2seq(samples: Sequence[Sample], pad_id: int, start_id: int) -> dict[str, Any]:
     """Right-padded rows of an encoder-decoder model; the decoder reads `start_id` and the target but its last token."""
-    decoder = [[start_id, *sample.labels[:-1]] for sample in samples]
+    answers = [[pad_id if token == IGNORED else token for token in sample.labels] for sample in samples]
+    decoder = [[start_id, *answer[:-1]] for answer in answers]
     return {
         "input_ids": _pad([sample.input_ids for sample in samples], pad_id),
         "attention_mask": _mask([sample.input_ids for sample in samples]),

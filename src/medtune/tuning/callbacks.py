@@ -87,15 +87,20 @@ class KeepBest(TrainerCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **_: Any
     ) -> None:
-        losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry and entry["step"] > 0]
-        if not losses:
+        since_best = evaluations_since_best(state.log_history)
+        if since_best is None:
             return  # the evaluation before the first update: that is the base
-        since_best = len(losses) - 1 - losses.index(min(losses))
         # Saved again when a resumed run comes by the best step a second time; the weights are the same to the bit.
         if since_best == 0 and state.is_world_process_zero:
             save_weights(model, self.folder)
         if self.patience is not None and since_best >= self.patience:
             control.should_training_stop = True
+
+
+def evaluations_since_best(history: Sequence[dict[str, Any]]) -> int | None:
+    """How many evaluations ago the validation loss was lowest; None before the first, that of the base not counted."""
+    losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry and entry["step"] > 0]
+    return len(losses) - 1 - losses.index(min(losses)) if losses else None
 
 
 class MarkComplete(TrainerCallback):

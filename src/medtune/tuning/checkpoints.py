@@ -28,11 +28,16 @@ def mark_complete(checkpoint: Path, fingerprint: str) -> None:
 
 
 def last_complete(folder: Path, fingerprint: str) -> Path | None:
-    """The newest whole checkpoint of this fingerprint. Torn ones and those of another recipe are removed."""
+    """The newest whole checkpoint of this fingerprint. Torn ones and those of another recipe are removed.
+
+    Without one the best weights in `folder` are removed too: they could be another recipe's.
+    """
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     usable = [c for c in found if (c / MARKER).exists() and read_json(c / MARKER)["fingerprint"] == fingerprint]
     for checkpoint in set(found) - set(usable):
         shutil.rmtree(checkpoint)
+    if not usable:
+        shutil.rmtree(folder / "best", ignore_errors=True)
     return usable[-1] if usable else None
 
 

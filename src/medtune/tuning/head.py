@@ -116,8 +116,8 @@ def token_nll(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
 
 
 @contextmanager
-def supervised(head: nn.Module, targets: Tensor) -> Iterator[None]:
-    """Inside the block `head(hidden)` returns `token_nll(hidden, head, targets)`.
+def supervised(model: nn.Module, head: nn.Module, targets: Tensor) -> Iterator[None]:
+    """Inside the block `head(hidden)` returns `token_nll(hidden, head, targets)`, and so does `model(...).logits`.
 
     The module itself is not replaced: names in checkpoints, tied weights, hooks of DDP and FSDP stay as they are.
     """
@@ -125,11 +125,17 @@ def supervised(head: nn.Module, targets: Tensor) -> Iterator[None]:
     def forward(self: nn.Module, hidden: Tensor) -> Tensor:
         return token_nll(hidden, self, targets)
 
+    # BART adds a vector of zeros to its logits, as wide as the vocabulary. One that is not zero is found out by `fits`.
+    biases = [(m, m.final_logits_bias) for m in model.modules() if "final_logits_bias" in m._buffers]
     head.forward = MethodType(forward, head)  # type: ignore[method-assign]
     try:
+        for module, bias in biases:
+            module.final_logits_bias = bias.new_zeros(1)
         yield
     finally:
         del head.forward
+        for module, bias in biases:
+            module.final_logits_bias = bias
 
 
 def plain_nll(logits: Tensor, targets: Tensor) -> Tensor:
@@ -150,7 +156,7 @@ def fits(model: nn.Module, head: nn.Module | None, inputs: dict[str, Any], targe
     model.eval()
     try:
         expected = plain_nll(model(**inputs).logits, targets)
-        with supervised(head, targets):
+        with supervised(model, head, targets):
             found = model(**inputs).logits
     finally:
         model.train(was_training)

@@ -59,6 +59,7 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
     mark = fingerprint(recipe, run_dir)
     transformers.set_seed(recipe.seed)
     section = _same_machine_choices(recipe.model, run_dir, mark)
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"dtype": section.dtype})})
     train_conversations, validation_conversations = load_split(run_dir, "train"), load_split(run_dir, "validation")
     location = loading.locate(section, run_dir)
     if section.base == "scratch":
@@ -96,7 +97,8 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
             tokenizer.save_pretrained(best)
         # Copied, not moved: a process killed before this stage is recorded finds the best weights again.
         copy = run_dir.path / ".adapter.new"
-        shutil.copytree(best, copy, dirs_exist_ok=True)
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(best, copy)
         replace_folder(copy, run_dir.adapter)
         facts = {**story(trainer, model), "wall_seconds": round(time.monotonic() - started, 1), "rows": rows}
         write_json(run_dir.path / "tuning.json", {"method": recipe.tune.method, **facts})

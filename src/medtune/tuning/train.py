@@ -21,14 +21,22 @@ from typing import Any
 import torch
 from rich.console import Console
 from torch import nn
-from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainingArguments
+from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerState, TrainingArguments
 
 from medtune.errors import PrerequisiteError, TuningError
-from medtune.models import attention
+from medtune.models import attention, probe
 from medtune.recipe import Recipe
 from medtune.tuning import kernels
 from medtune.tuning.batches import collate_packed, collate_padded, collate_seq2seq
-from medtune.tuning.callbacks import Answers, KeepBest, MarkComplete, MustMove, ProgressBar, SampleAnswers
+from medtune.tuning.callbacks import (
+    Answers,
+    KeepBest,
+    MarkComplete,
+    MustMove,
+    ProgressBar,
+    SampleAnswers,
+    evaluations_since_best,
+)
 from medtune.tuning.checkpoints import last_complete
 from medtune.tuning.head import fits
 from medtune.tuning.trainer import Feed, Samples, SupervisedTrainer
@@ -91,7 +99,7 @@ def feed_for(recipe: Recipe, model: Any, tokenizer: PreTrainedTokenizerBase, spl
     head = model.get_output_embeddings()
     inputs = {name: _to(value, model.device) for name, value in collate(split.train[:2]).items()}
     targets = inputs.pop("targets")
-    with fast_paths(collate, model), _autocast(model):
+    with fast_paths(collate, model), _autocast(recipe, model):
         head_fits = fits(model, head, inputs, targets)
     return Feed(collate, lengths, head if head_fits else None)
 
@@ -128,9 +136,11 @@ def train(recipe: Recipe, model: Any, tokenizer: PreTrainedTokenizerBase, split:
     checkpoint = last_complete(job.folder, job.fingerprint)
     trainer.args.eval_on_start = checkpoint is None and bool(split.validation)  # the base's own loss, to compare with
     if checkpoint:
-        from transformers import TrainerState
-
-        trainer.take_up(TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).log_history)
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        trainer.take_up(state.log_history)
+        since_best = evaluations_since_best(state.log_history)
+        is_stopped = recipe.tune.patience is not None and (since_best or 0) >= recipe.tune.patience
+        trainer.is_over = is_stopped or state.global_step >= state.max_steps
         job.console.print(f"  going on from step {checkpoint.name.rpartition('-')[2]}")
     try:
         with fast_paths(feed.collate, model):
@@ -163,7 +173,7 @@ def arguments(recipe: Recipe, model: Any, rows: int, folder: Path, *, validates:
         weight_decay=tune.weight_decay,
         max_grad_norm=tune.max_grad_norm,
         optim="adamw_bnb_8bit" if tune.optimizer == "adamw_8bit" else "adamw_torch_fused",
-        bf16=_wants_autocast(model) and recipe.model.dtype in ("auto", "bfloat16"),
+        bf16=_wants_autocast(recipe, model),
         fp16=recipe.model.dtype == "float16" and on_cuda,
         use_cpu=model.device.type == "cpu",
         activation_checkpointing=tune.activation_checkpointing,
@@ -196,16 +206,14 @@ def total_steps(recipe: Recipe, rows: int) -> int:
     return min(steps, tune.max_steps) if tune.max_steps else steps
 
 
-def _wants_autocast(model: Any) -> bool:
+def _wants_autocast(recipe: Recipe, model: Any) -> bool:
     """Whether float32 weights that are trained should be computed with in bfloat16."""
-    from medtune.models import probe
-
-    is_float32 = next(model.parameters()).dtype == torch.float32
-    return is_float32 and probe.dtype_choice(model.device).name == "bfloat16"
+    dtype = probe.dtype_choice(model.device).name if recipe.model.dtype == "auto" else recipe.model.dtype
+    return dtype == "bfloat16" and next(model.parameters()).dtype == torch.float32
 
 
-def _autocast(model: Any) -> AbstractContextManager[Any]:
-    return torch.autocast(model.device.type, torch.bfloat16) if _wants_autocast(model) else nullcontext()
+def _autocast(recipe: Recipe, model: Any) -> AbstractContextManager[Any]:
+    return torch.autocast(model.device.type, torch.bfloat16) if _wants_autocast(recipe, model) else nullcontext()
 
 
 def _to(value: Any, device: torch.device) -> Any:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ class Feed:
 
 
 class Samples(Dataset[Sample]):
-    """A list of samples as torch wants it."""
+    """A list of samples as torch wants it. Past its end stand the first ones again, with nothing to learn from."""
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self.samples = samples
@@ -45,7 +45,10 @@ class Samples(Dataset[Sample]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.samples[index]
+        if index < len(self.samples):
+            return self.samples[index]
+        sample = self.samples[index % len(self.samples)]
+        return replace(sample, labels=[IGNORED] * len(sample.labels))
 
 
 class SupervisedTrainer(Trainer):
@@ -59,14 +62,26 @@ class SupervisedTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # else the Trainer does not count the targets of an update
         self.tokens = self.supervised_tokens = 0
         self.seconds_before = 0.0
+        self.is_over = False
         self.started = time.monotonic()
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Tensor:
-        count = sum((batch["targets"] != IGNORED).sum() for batch in batch_samples)
-        count = torch.as_tensor(count, device=device)
-        if self.args.world_size > 1:
-            count = self.accelerator.gather(count).sum()
-        return count
+        counts = [[token_count(batch), int((batch["targets"] != IGNORED).sum())] for batch in batch_samples]
+        total = self.accelerator.reduce(torch.tensor(counts, device=device).view(-1, 2).sum(0), "sum")
+        self.tokens += int(total[0])
+        self.supervised_tokens += int(total[1])
+        return total[1]
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], Tensor | None]:
+        """The batches of one update; none where a resumed run has reached its end, for the loop would train on."""
+        if self.is_over:
+            return [], None
+        # With several processes a resumed loader is wrapped too deep for transformers to tell the order its epoch.
+        self.order.set_epoch(int(self.state.epoch or 0))
+        batches: tuple[list[dict[str, Any]], Tensor] = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return batches
 
     def compute_loss(
         self,
@@ -77,8 +92,6 @@ class SupervisedTrainer(Trainer):
     ) -> Tensor:
         """Summed negative log-likelihood of the batch over the number of targets in the whole update."""
         nll = self.nll(model, inputs)
-        self.tokens += token_count(inputs)
-        self.supervised_tokens += len(nll)
         total = nll.sum()
         if not math.isfinite(total.detach().item()):
             raise TuningError(
@@ -93,15 +106,20 @@ class SupervisedTrainer(Trainer):
         targets = inputs["targets"]
         arguments = {name: value for name, value in inputs.items() if name != "targets"}
         head = self.feed.head
-        only_supervised: AbstractContextManager[None] = nullcontext() if head is None else supervised(head, targets)
+        only_supervised: AbstractContextManager[None] = (
+            nullcontext() if head is None else supervised(model, head, targets)
+        )
         with only_supervised:
             logits = model(**arguments).logits
         return plain_nll(logits, targets) if head is None else logits
 
     def _get_train_sampler(self, train_dataset: Dataset[Sample] | None = None) -> Sampler[int]:
         rows = len(train_dataset or self.train_dataset)
-        update_rows = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return EpochOrder(rows, self.args.seed, update_rows, self.feed.lengths)
+        pass_rows = self.args.train_batch_size * self.args.world_size
+        update_rows = pass_rows * self.args.gradient_accumulation_steps
+        fill_to = pass_rows if self.args.world_size > 1 else 1
+        self.order = EpochOrder(rows, self.args.seed, update_rows, self.feed.lengths, fill_to)
+        return self.order
 
     @torch.no_grad()
     def validation_loss(self) -> float:
