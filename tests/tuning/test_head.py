@@ -1,4 +1,4 @@
-"""The loss on supervised positions alone is the plain one: value and every gradient; where it is not, it is not used."""
+"""The loss on supervised positions alone is the plain one, in value and gradients; else it is not used."""
 
 import pytest
 import torch

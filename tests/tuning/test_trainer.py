@@ -40,24 +40,27 @@ def lora_run(make_recipe, tiny_model, make_samples, tiny_tokenizer, run_trainer)
 
 def test_packed_padded_and_plain_loss_curves_are_the_same(lora_run, losses, monkeypatch):
     packed, _ = lora_run("packed", rows="packed")
-    padded, _ = lora_run("padded", rows="padded")
     assert packed.feed.lengths is None
-    assert padded.feed.lengths is not None
-    assert packed.feed.head is padded.feed.head is not None or padded.feed.head is not None
-
-    def plainly(feed):
-        return dataclasses.replace(feed, head=None, lengths=None)
-
-    plain, _ = lora_run("plain", rows="padded", wrap=plainly, monkeypatch=monkeypatch)
-    assert plain.feed.head is None
     assert len(losses(packed)) == 6
-    assert losses(packed) == pytest.approx(losses(plain), abs=1e-4)
     assert losses(packed)[-1] < losses(packed)[0]
-    monkeypatch.undo()
-    ungrouped, _ = lora_run(
-        "ungrouped", rows="padded", wrap=lambda f: dataclasses.replace(f, lengths=None), monkeypatch=monkeypatch
-    )
-    assert losses(ungrouped) == pytest.approx(losses(plain), abs=1e-4)
+
+    # packed rows are not grouped by length: for the same rows in each update neither are the others
+    def in_any_order(feed):
+        return dataclasses.replace(feed, lengths=None)
+
+    def plain(feed):
+        return dataclasses.replace(feed, lengths=None, head=None)
+
+    for name, wrap, is_fast in (("padded", in_any_order, True), ("plain", plain, False)):
+        with monkeypatch.context() as patch:
+            other, _ = lora_run(name, rows="padded", wrap=wrap, monkeypatch=patch)
+        assert (other.feed.head is not None) == is_fast
+        assert losses(other) == pytest.approx(losses(packed), abs=1e-4)
+
+
+def test_padded_rows_are_grouped_by_length(lora_run):
+    trainer, _ = lora_run("grouped", rows="padded", max_steps=1)
+    assert trainer.order.lengths == [len(sample.input_ids) for sample in trainer.train_dataset.samples]
 
 
 @pytest.mark.parametrize("rows", ["packed", "padded"])
@@ -84,18 +87,20 @@ def test_tokens_are_counted_without_padding(lora_run, make_samples):
         assert trainer.supervised_tokens == 2 * sum(s.supervised for s in samples)
 
 
+@torch.no_grad()
+def answer_nll(model, sample):
+    """By hand: what each token of the answer costs."""
+    logits = model(torch.tensor([sample.input_ids])).logits[0, :-1]
+    nll = -torch.log_softmax(logits, -1)[range(len(logits)), sample.input_ids[1:]]
+    return nll[torch.tensor(sample.labels[1:]) != -100]
+
+
 @pytest.mark.parametrize("rows", ["packed", "padded"])
 def test_validation_loss_is_sum_over_sum_at_any_batch_size(lora_run, make_samples, rows):
     found = []
-    for size in (1, 4, 13):
+    for size in (4, 13):
         trainer, _ = lora_run(f"batch{size}", rows=rows, validation=13, max_steps=1, batch_size=size)
-        model, validation = trainer.model.eval(), make_samples(13, seed=9)
-        with torch.no_grad():
-            nll = [
-                -torch.log_softmax(model(torch.tensor([s.input_ids])).logits[0, :-1], -1)[range(len(s.input_ids) - 1), s.input_ids[1:]][
-                    torch.tensor(s.labels[1:]) != -100]
-                for s in validation
-            ]  # fmt: skip
+        nll = [answer_nll(trainer.model.eval(), sample) for sample in make_samples(13, seed=9)]
         expected = float(torch.cat(nll).mean())
         assert trainer.state.log_history[0]["step"] == 0, "the base is measured before the first update"
         with train.fast_paths(trainer.feed.collate, trainer.model):
@@ -153,9 +158,8 @@ def test_rows_are_counted(make_recipe, tiny_tokenizer):
 
 
 def test_rows_without_a_token_to_learn_from_are_refused_by_name(make_recipe, tiny_tokenizer):
-    asked = Conversation("long-question", (Message("user", "why " * 200), Message("assistant", "Because.")))
-    rows = [*conversations("A lung disease.", "Wheezing."), asked]
-    with pytest.raises(DataError, match=r"1 of 3 rows have no token to learn from, the first is long-question"):
+    rows = [*conversations("A lung disease.", "Wheezing."), Conversation("empty-text", (Message("text", ""),))]
+    with pytest.raises(DataError, match=r"1 of 3 rows have no token to learn from, the first is empty-text"):
         samples_of(make_recipe, tiny_tokenizer, rows)
 
 

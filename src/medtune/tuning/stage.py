@@ -125,8 +125,8 @@ def samples_for(
     if dropped > MAX_USELESS_ROWS * len(samples) or (conversations and not useful):
         first = next((sample.id for sample in samples if not sample.supervised), "none")
         raise DataError(
-            f"{dropped} of {len(samples)} rows have no token to learn from, the first is {first}: their prompts alone "
-            f"fill data.max_length ({recipe.data.max_length} tokens). Raise data.max_length, or drop long questions."
+            f"{dropped} of {len(samples)} rows have no token to learn from, the first is {first}: at least one of an "
+            f"answer must fit into data.max_length ({recipe.data.max_length} tokens). Drop empty answers, or raise it."
         )
     if truncated > recipe.data.max_truncated * len(samples):
         raise DataError(

@@ -1,0 +1,95 @@
+"""Two processes learn what one learns with the doubled batch, also after an interruption. CPU and gloo."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.slow
+
+PROGRAM = """
+import json, random, sys
+from io import StringIO
+from pathlib import Path
+import torch
+from rich.console import Console
+from transformers import LlamaConfig, LlamaForCausalLM
+from medtune.models import scratch
+from medtune.recipe import Recipe
+from medtune.tuning import methods, train
+from medtune.types import Sample
+
+folder, batch_size, steps, rows = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+tune = {"batch_size": batch_size, "accumulation": 2, "epochs": 3, "max_steps": steps, "learning_rate": 1e-2, "evaluations": 3,
+        "rows": rows, "scheduler": "constant", "warmup": 0, "checkpoint_steps": 2, "lora": {"rank": 4, "dropout": 0.0}}
+recipe = Recipe.model_validate({
+    "name": "t", "model": {"base": "tiny", "dtype": "float32", "device": "cpu"}, "tune": tune,
+    "data": {"sources": [{"layout": "chat", "path": "unused"}]}})
+draw = random.Random(0)
+def sample(i):
+    prompt = [draw.randrange(3, 300) for _ in range(draw.randint(2, 9))]
+    answer = [draw.randrange(3, 11) for _ in range(draw.randint(1, 9))] + [2]
+    return Sample(str(i), prompt + answer, [-100] * len(prompt) + answer)
+samples, validation = [sample(i) for i in range(21)], [sample(i) for i in range(7)]
+torch.manual_seed(0)
+model = LlamaForCausalLM(LlamaConfig(vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+                                     num_attention_heads=4, pad_token_id=0, bos_token_id=1, eos_token_id=2))
+tokenizer = scratch.train_tokenizer(["a b c"], 300, ("<pad>", "<bos>", "<end>"), bos="<bos>", eos="<end>", pad="<pad>")
+model = methods.prepare(recipe, model, tokenizer, samples)
+job = train.Job(folder, "mark", Console(file=StringIO()))
+trainer = train.train(recipe, model, tokenizer, train.Split(samples, validation), job)
+if trainer.is_world_process_zero():
+    facts = {"log": trainer.state.log_history, "tokens": trainer.tokens, "supervised": trainer.supervised_tokens}
+    (folder / "facts.json").write_text(json.dumps(facts))
+"""
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def run(folder, *, processes, batch_size, steps=8, rows="auto"):
+    folder.mkdir(exist_ok=True)
+    program = folder.parent / "program.py"
+    program.write_text(PROGRAM)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(launcher if processes > 1 else []), str(program), str(folder)]
+    arguments = [str(batch_size), str(steps), rows]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=ENVIRONMENT, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    facts = json.loads((folder / "facts.json").read_text())
+    facts["weights"] = load_file(folder / f"checkpoint-{steps}" / "adapter_model.safetensors")
+    return facts
+
+
+def curve(facts, name):
+    return [entry[name] for entry in facts["log"] if name in entry]
+
+
+def largest_difference(one, other):
+    return max(float((one["weights"][name] - weight).abs().max()) for name, weight in other["weights"].items())
+
+
+@pytest.mark.parametrize("rows", ["packed", "padded"])
+def test_two_processes_are_one_with_the_doubled_batch(tmp_path, rows):
+    # 21 rows, 8 in an update: the last update of each epoch is short and uneven
+    one = run(tmp_path / "one", processes=1, batch_size=4, rows=rows)
+    two = run(tmp_path / "two", processes=2, batch_size=2, rows=rows)
+    assert len(curve(one, "loss")) == 8
+    assert curve(two, "loss") == pytest.approx(curve(one, "loss"), abs=1e-4)
+    assert curve(two, "eval_loss") == pytest.approx(curve(one, "eval_loss"), abs=1e-4)
+    assert two["supervised"] == one["supervised"]
+    assert largest_difference(two, one) < 1e-4
+
+
+def test_interrupted_processes_go_on_as_if_nothing_had_been(tmp_path):
+    whole = run(tmp_path / "whole", processes=2, batch_size=2)
+    resumed = shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
+    # killed in the middle of the second epoch: the checkpoint of step 4 is the last
+    shutil.rmtree(resumed / "checkpoint-8")
+    assert [path.name for path in resumed.glob("checkpoint-*")] == ["checkpoint-6"]
+    again = run(resumed, processes=2, batch_size=2)
+    assert all(torch.equal(again["weights"][name], weight) for name, weight in whole["weights"].items())
+    assert curve(again, "loss") == curve(whole, "loss")
