@@ -70,26 +70,37 @@ def make_rows(data: Path, shape: str, count: int, folder: Path) -> list[dict[str
     ]
 
 
-def run_medtune(folder: Path, rows: list[dict[str, Any]], steps: int, clock: Any) -> list[float]:
-    """Updates of medtune's trainer with the batches, the loss and the kernel that `medtune tune` would choose."""
-    import torch
-
-    from medtune.models import loading
+def recipe_for(folder: Path, steps: int) -> Any:
+    """LoRA on the base in `folder`, for this many updates."""
     from medtune.recipe import Recipe
-    from medtune.tuning import methods, train
-    from medtune.tuning.trainer import Samples, SupervisedTrainer
-    from medtune.types import Sample
 
     lora = {"targets": ["q_proj", "v_proj"], "dropout": 0.0}
     tune = {"lora": lora, "max_steps": steps, "batch_size": ROWS_PER_UPDATE, "learning_rate": 2e-4,
             "scheduler": "linear", "warmup": 0}  # fmt: skip
     source = {"layout": "medquad_csv", "path": "unused"}
-    recipe = Recipe.model_validate(
+    return Recipe.model_validate(
         {"name": "speed", "model": {"base": str(folder)}, "data": {"sources": [source]}, "tune": tune}
     )
-    samples = [
+
+
+def to_samples(rows: list[dict[str, Any]]) -> list[Any]:
+    """The rows as medtune's samples: everything after the prompt is supervised."""
+    from medtune.types import Sample
+
+    return [
         Sample(str(i), row["ids"], [-100] * row["prompt"] + row["ids"][row["prompt"] :]) for i, row in enumerate(rows)
     ]
+
+
+def run_medtune(folder: Path, rows: list[dict[str, Any]], steps: int, clock: Any) -> list[float]:
+    """Updates of medtune's trainer with the batches, the loss and the kernel that `medtune tune` would choose."""
+    import torch
+
+    from medtune.models import loading
+    from medtune.tuning import methods, train
+    from medtune.tuning.trainer import Samples, SupervisedTrainer
+
+    recipe, samples = recipe_for(folder, steps), to_samples(rows)
     tokenizer = loading.load_tokenizer(str(folder))
     base = loading.load_model(recipe.model, str(folder))
     torch.manual_seed(0)
