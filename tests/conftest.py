@@ -26,3 +26,14 @@ def shared_data() -> Path:
 def shared_tokenizers() -> Path:
     """Real tokenizers: gpt2, llama2, t5-small."""
     return _folder("tokenizers")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests of the Hub run when they are asked for, tests of a GPU where there is one; neither is needed for green."""
+    if item.get_closest_marker("network") and "network" not in item.config.option.markexpr:
+        pytest.skip("needs the Hugging Face Hub: pytest -m network")
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
