@@ -25,8 +25,9 @@ from medtune.tuning import methods, train
 from medtune.types import Sample
 
 folder, batch_size, steps, rows = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-tune = {"batch_size": batch_size, "accumulation": 2, "epochs": 3, "max_steps": steps, "learning_rate": 1e-2, "evaluations": 3,
-        "rows": rows, "scheduler": "constant", "warmup": 0, "checkpoint_steps": 2, "lora": {"rank": 4, "dropout": 0.0}}
+tune = {"batch_size": batch_size, "accumulation": 2, "epochs": 3, "max_steps": steps, "learning_rate": 1e-2,
+        "evaluations": 3, "rows": rows, "scheduler": "constant", "warmup": 0,
+        "checkpoint_steps": 2, "lora": {"rank": 4, "dropout": 0.0}}
 recipe = Recipe.model_validate({
     "name": "t", "model": {"base": "tiny", "dtype": "float32", "device": "cpu"}, "tune": tune,
     "data": {"sources": [{"layout": "chat", "path": "unused"}]}})
@@ -39,7 +40,8 @@ samples, validation = [sample(i) for i in range(21)], [sample(i) for i in range(
 torch.manual_seed(0)
 model = LlamaForCausalLM(LlamaConfig(vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
                                      num_attention_heads=4, pad_token_id=0, bos_token_id=1, eos_token_id=2))
-tokenizer = scratch.train_tokenizer(["a b c"], 300, ("<pad>", "<bos>", "<end>"), bos="<bos>", eos="<end>", pad="<pad>")
+special = ("<pad>", "<bos>", "<end>")
+tokenizer = scratch.train_tokenizer(["a b c"], 300, special, bos="<bos>", eos="<end>", pad="<pad>")
 model = methods.prepare(recipe, model, tokenizer, samples)
 job = train.Job(folder, "mark", Console(file=StringIO()))
 trainer = train.train(recipe, model, tokenizer, train.Split(samples, validation), job)
@@ -85,11 +87,11 @@ def test_two_processes_are_one_with_the_doubled_batch(tmp_path, rows):
 
 
 def test_interrupted_processes_go_on_as_if_nothing_had_been(tmp_path):
-    whole = run(tmp_path / "whole", processes=2, batch_size=2)
+    whole = run(tmp_path / "whole", processes=2, batch_size=2, steps=5)
     resumed = shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
-    # killed in the middle of the second epoch: the checkpoint of step 4 is the last
-    shutil.rmtree(resumed / "checkpoint-8")
-    assert [path.name for path in resumed.glob("checkpoint-*")] == ["checkpoint-6"]
-    again = run(resumed, processes=2, batch_size=2)
+    # three updates are an epoch: the last checkpoint left, of step 4, stands in the middle of the second
+    shutil.rmtree(resumed / "checkpoint-5")
+    assert [path.name for path in resumed.glob("checkpoint-*")] == ["checkpoint-4"]
+    again = run(resumed, processes=2, batch_size=2, steps=5)
     assert all(torch.equal(again["weights"][name], weight) for name, weight in whole["weights"].items())
     assert curve(again, "loss") == curve(whole, "loss")

@@ -24,9 +24,7 @@ from medtune.run_dir import RunDir
 from medtune.tuning import stage
 stage.run(Recipe.model_validate_json(Path(sys.argv[1]).read_text()), RunDir(Path(sys.argv[2])))
 """
-WORDS = (
-    "asthma cough lung spray rest water heart doctor tablet fever sleep salt sugar blood bone skin test cold".split()
-)
+WORDS = ("asthma", "cough", "lung", "spray", "rest", "water", "heart", "doctor", "tablet", "fever", "salt", "bone")
 
 
 @pytest.fixture(scope="module")
@@ -131,9 +129,8 @@ def test_story_tells_the_base_and_the_best(whole):
 def test_fingerprint_follows_what_changes_the_weights(prepared, whole):
     recipe = Recipe.model_validate_json((prepared / "recipe.json").read_text())
     first = stage.fingerprint(recipe, RunDir(whole))
-    same = recipe.model_copy(
-        update={"name": "other", "tune": recipe.tune.model_copy(update={"report_to": ("mlflow",)})}
-    )
+    tracked = recipe.tune.model_copy(update={"report_to": ("mlflow",)})
+    same = recipe.model_copy(update={"name": "other", "tune": tracked})
     assert stage.fingerprint(same, RunDir(whole)) == first
     for changes in ({"seed": 1}, {"tune": recipe.tune.model_copy(update={"epochs": 3})}):
         assert stage.fingerprint(recipe.model_copy(update=changes), RunDir(whole)) != first

@@ -35,7 +35,7 @@ def last_complete(folder: Path, fingerprint: str) -> Path | None:
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     usable = [c for c in found if (c / MARKER).exists() and read_json(c / MARKER)["fingerprint"] == fingerprint]
     for checkpoint in set(found) - set(usable):
-        shutil.rmtree(checkpoint)
+        shutil.rmtree(checkpoint, ignore_errors=True)  # another process may be at it too
     if not usable:
         shutil.rmtree(folder / "best", ignore_errors=True)
     return usable[-1] if usable else None

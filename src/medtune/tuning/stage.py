@@ -70,6 +70,7 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
     base = loading.load_model(
         section, location, device=_device(section), dtype=torch.float32 if recipe.tune.method == "full" else None
     )
+    loading.require_room(recipe, base.config)
     template = chat_template.choose(section, tokenizer, loading.family(base.config), base.config)
     rows: dict[str, int] = {}
     samples = samples_for(recipe, template, tokenizer, train_conversations, rows)
@@ -103,7 +104,11 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
         facts = {**story(trainer, model), "wall_seconds": round(time.monotonic() - started, 1), "rows": rows}
         write_json(run_dir.path / "tuning.json", {"method": recipe.tune.method, **facts})
         run_dir.update_manifest(chat_template=chat_template.to_json(template))
-        shutil.rmtree(run_dir.checkpoints)
+        # Out of sight at once: one that lost half of its files to a kill would be taken for whole by its marker.
+        done = run_dir.path / ".checkpoints.done"
+        shutil.rmtree(done, ignore_errors=True)
+        run_dir.checkpoints.rename(done)
+        shutil.rmtree(done)
 
 
 def samples_for(

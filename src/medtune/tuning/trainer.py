@@ -128,12 +128,14 @@ class SupervisedTrainer(Trainer):
         size = self.args.per_device_eval_batch_size
         was_training = self.model.training
         self.model.eval()
-        sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        # On the device only where processes exchange it: MPS has no float64.
+        device = self.args.device if self.args.world_size > 1 else torch.device("cpu")
+        sums = torch.zeros(2, dtype=torch.float64, device=device)
         for start in range(self.args.process_index * size, len(samples), size * self.args.world_size):
             inputs = self._prepare_inputs(self.feed.collate(samples[start : start + size]))
             with self.compute_loss_context_manager():
                 nll = self.nll(self.model, inputs)
-            sums += torch.tensor([nll.double().sum().item(), len(nll)], dtype=torch.float64, device=sums.device)
+            sums += torch.tensor([nll.cpu().double().sum(), len(nll)], dtype=torch.float64, device=device)
         self.model.train(was_training)
         total = self.accelerator.reduce(sums, "sum")
         return float(total[0] / total[1])
