@@ -83,6 +83,7 @@ def prepare(recipe: Recipe, run_dir: RunDir) -> Subject:
         texts = (message.content for conversation in conversations for message in conversation.messages)
         scratch.build(recipe.model.scratch, texts, run_dir.base, recipe.seed)
     config = shapes.config_of(recipe.model)
+    loading.require_room(recipe, config)
     tokenizer = loading.load_tokenizer(loading.locate(recipe.model, run_dir), recipe.model.revision)
     template = chat_template.choose(recipe.model, tokenizer, loading.family(config), config)
     rows: dict[str, int] = {}

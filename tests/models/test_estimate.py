@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, Pretrained
 
 from medtune.models import estimate, shapes
 from medtune.recipe import Recipe
+from medtune.tuning import head
 
 STEP = estimate.Step(rows=2, length=256, supervised=512)
 
@@ -104,3 +105,7 @@ def test_checkpointing_saves_memory_and_costs_time() -> None:
     assert estimate.memory(saving, config, STEP).activations < estimate.memory(plain, config, STEP).activations / 4
     assert estimate.flops(saving, config, STEP) > 1.3 * estimate.flops(plain, config, STEP)
     assert estimate.seconds(plain, config, STEP) > 0
+
+
+def test_the_slice_of_logits_is_the_heads() -> None:
+    assert estimate.LOGIT_SLICE == head.SLICE_ELEMENTS

@@ -13,7 +13,7 @@ from peft import LoraConfig, TaskType, get_peft_model
 
 from medtune.errors import ModelError, PrerequisiteError
 from medtune.models import loading
-from medtune.recipe import ModelSection
+from medtune.recipe import ModelSection, Recipe
 from medtune.run_dir import RunDir
 
 
@@ -160,3 +160,35 @@ def test_tuned_adapter_and_tuned_model(folder: Path, tmp_path: Path) -> None:
     assert whole.config.model_type == "llama"
     with pytest.raises(ModelError, match="no tuned model"):
         loading.load_tuned(section(folder), str(folder), tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("family", "tune", "room"),
+    [
+        ("gpt2", {}, 256),
+        ("bart", {}, 256),
+        ("gpt2", {"method": "prompt", "prompt": {"tokens": 20}}, 236),
+        ("t5", {}, None),
+    ],
+)
+def test_rows_longer_than_the_models_positions_are_refused(
+    family: str, tune: dict[str, Any], room: int | None, tiny_model: Callable[[str], Any]
+) -> None:
+    def recipe(length: int) -> Recipe:
+        data = {"sources": [{"layout": "text", "path": "x"}], "max_length": length}
+        return Recipe.model_validate({"name": "x", "model": {"base": "b"}, "data": data, "tune": tune})
+
+    config = tiny_model(family).config
+    loading.require_room(recipe(room or 100_000), config)
+    if room:
+        with pytest.raises(ModelError, match=f"data.max_length: {room}\\."):
+            loading.require_room(recipe(room + 1), config)
+
+
+def test_lack_of_memory_is_not_taken_for_a_wrong_base(folder: Path, monkeypatch: Any) -> None:
+    def too_large(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", too_large)
+    with pytest.raises(PrerequisiteError, match=r"memory.*nf4"):
+        loading.load_model(section(folder), str(folder))

@@ -20,7 +20,8 @@ from medtune.recipe import Recipe
 EFFICIENCY = {"cpu": 0.45, "cuda": 0.4, "mps": 0.3}
 """Share of the measured matrix peak that a whole training step reaches."""
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
-LOGIT_SLICE = 2**24
+LOGIT_SLICE = 2**23
+"""Logits that the head holds at once; `tuning.head.SLICE_ELEMENTS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,5 +218,5 @@ def _probability_bytes(recipe: Recipe, number: int) -> int:
 def _logits(config: PretrainedConfig, step: Step, number: int) -> int:
     """The head works slice by slice: logits and their float32 copy of one slice, one hidden gradient per token."""
     elements = min(step.supervised * config.vocab_size, LOGIT_SLICE)
-    total: int = elements * (number + 8) + step.supervised * config.hidden_size * number
+    total: int = elements * (number + (4 if number < 4 else 0)) + step.supervised * config.hidden_size * number
     return total

@@ -11,6 +11,7 @@ import importlib.util
 import os
 import pickle
 import socket
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -33,7 +34,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from medtune.errors import ModelError, PrerequisiteError
 from medtune.models import probe
-from medtune.recipe import ModelSection
+from medtune.recipe import ModelSection, Recipe
 from medtune.run_dir import RunDir
 
 disable_progress_bar()  # of reading and writing weights; downloads keep theirs
@@ -62,6 +63,18 @@ def published(section: ModelSection) -> str:
 def family(config: PretrainedConfig) -> Literal["causal", "seq2seq"]:
     """Whether a model continues its input (decoder-only) or answers it (encoder-decoder)."""
     return "seq2seq" if config.is_encoder_decoder else "causal"
+
+
+def require_room(recipe: Recipe, config: PretrainedConfig) -> None:
+    """Raise ModelError where `data.max_length` is more than the model has positions for: an index error on the way, or
+    positions that it has never seen. Bases without a limit (T5) pass."""
+    positions = getattr(config, "max_position_embeddings", None)
+    room = (positions or sys.maxsize) - (recipe.tune.prompt.tokens if recipe.tune.method == "prompt" else 0)
+    if recipe.data.max_length > room:
+        raise ModelError(
+            f"data.max_length: {recipe.data.max_length}, but {recipe.model.base} has {positions:,} positions, of which "
+            f"a conversation can have {room:,} (tune.prompt.tokens take the others). Set data.max_length: {room}."
+        )
 
 
 def load_config(location: str, revision: str | None = None) -> PretrainedConfig:
@@ -186,6 +199,11 @@ def _read(what: str, location: str, read: Callable[[], Any]) -> Any:
         raise ModelError(
             f"{location}: its weights are a pickle that holds more than tensors; they were not opened. Expected "
             "safetensors or a plain pytorch_model.bin. Use another revision, or convert it where you trust it."
+        ) from error
+    except torch.OutOfMemoryError as error:
+        raise PrerequisiteError(
+            f"{location}: the {what} do not fit into the device's memory. Set model.quantization: nf4, "
+            "model.device: cpu or a smaller model.base; medtune check RECIPE shows what each needs."
         ) from error
     except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as error:
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
