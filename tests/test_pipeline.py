@@ -1,5 +1,6 @@
 """Which stages run and which do not, with stages that only count their calls."""
 
+import contextlib
 import sys
 import types
 
@@ -126,6 +127,24 @@ def test_of_several_processes_only_the_first_keeps_the_books(calls, tmp_path, mo
         pipeline.run(RECIPE, run_dir, only="tune")
     assert calls.take() == ["tune"]
     assert run_dir.manifest() == manifest
+
+
+def test_of_several_processes_none_tunes_what_is_up_to_date_or_has_no_data(calls, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        run_dir = RunDir(tmp_path / "empty")
+        with pytest.raises(RunDirError) if rank == "0" else contextlib.nullcontext():
+            pipeline.run(RECIPE, run_dir, only="tune")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    run_dir = RunDir(tmp_path / "done")
+    pipeline.run(RECIPE, run_dir)
+    calls.take()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        pipeline.run(RECIPE, run_dir, only="tune")
+    assert calls.take() == []
 
 
 def test_licences_name_code_base_and_data(calls, tmp_path):

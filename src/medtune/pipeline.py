@@ -51,7 +51,7 @@ def run(recipe: Recipe, run_dir: RunDir, only: str | None = None) -> None:
             "Several processes can only tune: torchrun ... -m medtune.cli tune RECIPE. Run the rest alone."
         )
     if int(os.environ.get("RANK", "0")) > 0:
-        importlib.import_module(STAGES["tune"].module).run(recipe, run_dir)  # process 0 keeps the books
+        _join(recipe, run_dir)
         return
     with _opened(run_dir):
         changed = _changed_options(recipe, run_dir)
@@ -69,6 +69,13 @@ def run(recipe: Recipe, run_dir: RunDir, only: str | None = None) -> None:
                     f"Run all stages: medtune run RECIPE --out {run_dir.path}"
                 )
         _write_facts(recipe, run_dir)
+
+
+def _join(recipe: Recipe, run_dir: RunDir) -> None:
+    """Tune beside process 0, which keeps the books; where it has nothing to tune it would be waited for in vain."""
+    chain, has_data = _state("data", "", recipe, run_dir)
+    if has_data and not _state("tune", chain, recipe, run_dir)[1]:
+        importlib.import_module(STAGES["tune"].module).run(recipe, run_dir)
 
 
 def _state(name: str, chain: str, recipe: Recipe, run_dir: RunDir) -> tuple[str, bool]:
