@@ -96,7 +96,7 @@ class Likelihood:
 class Record:
     """One system's answer to one test question, with its scores.
 
-    An empty answer is `unanswered` and scores 0; `scores` is empty where nothing could be graded (`failed`, `unparsed`).
+    An empty answer is `unanswered` and scores 0; `scores` is empty where nothing was graded (`failed`, `unparsed`).
     """
 
     system: str

@@ -32,7 +32,6 @@ from medtune.data.near import Ints, NearIndex
 from medtune.data.sources import local_path
 from medtune.recipe import Recipe
 
-FILE = "data_card.json"
 QUANTILES = {"min": 0, "p5": 5, "p25": 25, "p50": 50, "p75": 75, "p95": 95, "p99": 99, "max": 100}
 EDGES = (0, 10, 25, 50, 100, 150, 200, 300, 400, 600, 800, 1200, 2000)
 LARGEST_TOPICS = 20

@@ -27,7 +27,6 @@ from medtune.errors import EvaluationError
 from medtune.types import Record
 
 Array = NDArray[np.float64]
-ROUGES = ("rouge_1", "rouge_2", "rouge_l")
 
 
 @dataclass(frozen=True)
