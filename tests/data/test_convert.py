@@ -53,6 +53,13 @@ def test_medquad_lists_get_lines_of_their_own() -> None:
     assert wording.bullets_on_lines("damage to nerves - such as this") == "damage to nerves - such as this"
 
 
+def test_odd_white_space_costs_no_more_than_its_length() -> None:
+    blanks = " " * 200_000  # backtracking over these took minutes
+    assert wording.bullets_on_lines(f"{blanks}-") == f"{blanks}-"
+    assert wording.one_question_mark(f"why?{blanks}x") == f"why?{blanks}x"
+    assert wording.one_question_mark(f"why{' ?' * 50_000}") == "why?"
+
+
 @pytest.mark.parametrize(
     ("instruction", "given", "question", "topic"),
     [

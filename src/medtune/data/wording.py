@@ -33,8 +33,7 @@ _FLASHCARD = _compiled(
 _GENERAL = re.compile(
     r"(?:please )?answer (?:this|the(?: following)?)(?: medical)? question(?: truthfully)?", re.IGNORECASE
 )
-_QUESTION_END = re.compile(r"\s*\?[\s?]*$")
-_BULLET = re.compile(r"(?:[^\S\n]{2,}|(?<=[.:;!?)])[^\S\n])-[^\S\n]+(?=\S)")
+_BULLET = re.compile(r"(?:(?<![^\S\n])[^\S\n]{2,}|(?<=[.:;!?)])[^\S\n])-[^\S\n]+(?=\S)")
 
 
 def medquad_topic(question: str) -> str:
@@ -59,7 +58,11 @@ def is_general_instruction(text: str) -> bool:
 
 def one_question_mark(question: str) -> str:
     """MedQuAD's questions end in " ?" or "? ?"."""
-    return _QUESTION_END.sub("?", question.strip())
+    text = question.strip()
+    end = len(text)
+    while end and (text[end - 1] == "?" or text[end - 1].isspace()):
+        end -= 1
+    return f"{text[:end]}?" if end < len(text) else text
 
 
 def bullets_on_lines(text: str) -> str:
