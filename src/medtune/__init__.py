@@ -1,8 +1,15 @@
 """medtune: from medical questions and answers and an open language model to a measured medical assistant."""
 
+import logging
 import os
+import sys
 
 # torch's CPU kernels keep what they compiled for every matrix shape, 0.7 MB each and by the thousand, and rows without
 # padding have a new shape at every step: 1.9 GB after 40 steps become 1.0 at the same speed. Read at torch's import.
 os.environ.setdefault("LRU_CACHE_CAPACITY", "32")
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+
+# bitsandbytes and transformers fetch compiled code from the Hub and run it where the package `kernels` is installed.
+os.environ.setdefault("USE_HUB_KERNELS", "0")
+sys.modules.setdefault("kernels", None)  # type: ignore[arg-type]
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns at every import that it could not

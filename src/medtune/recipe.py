@@ -64,7 +64,7 @@ class ModelSection(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the frozen base; `auto` times this machine and takes what is really fast."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where the model lies; `auto` takes the fastest device that is there."""
+    """Where the model lies; `auto` takes the first that is there of CUDA, MPS and CPU."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "documents"] = "auto"
     """Attention kernel; `auto` times the correct ones. `documents` is medtune's own for rows without padding."""
     chat_template: Literal["auto", "own", "dialogpt", "instruction", "plain"] = "auto"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import pickle
@@ -192,3 +193,18 @@ def test_lack_of_memory_is_not_taken_for_a_wrong_base(folder: Path, monkeypatch:
     monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", too_large)
     with pytest.raises(PrerequisiteError, match=r"memory.*nf4"):
         loading.load_model(section(folder), str(folder))
+
+
+def test_a_run_stays_at_the_commit_that_it_loaded_first(tmp_path):
+    run_dir = RunDir(tmp_path)
+    section = ModelSection(base="org/model")
+    assert loading.pinned(section, run_dir).revision is None
+    run_dir.update_manifest(base={"id": "org/model", "commit": "abc123"})
+    assert loading.pinned(section, run_dir).revision == "abc123"
+    assert loading.pinned(ModelSection(base="org/model", revision="v1"), run_dir).revision == "v1"
+    assert loading.pinned(ModelSection(base="org/other"), run_dir).revision is None
+
+
+def test_no_compiled_code_is_fetched_from_the_hub():
+    with pytest.raises(ImportError):
+        importlib.import_module("kernels")

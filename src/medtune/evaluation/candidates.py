@@ -86,6 +86,7 @@ def candidates(recipe: Recipe, run_dir: RunDir, validation: Sequence[Conversatio
     wanted = [name for name in ("base", "tuned") if name in recipe.evaluate.systems]
     if not wanted:
         return
+    recipe = recipe.model_copy(update={"model": loading.pinned(recipe.model, run_dir)})
     location = loading.locate(recipe.model, run_dir)
     bench = _Bench(recipe, run_dir, location, loading.load_tokenizer(location, recipe.model.revision))
     shared = len(wanted) == 2 and recipe.tune.method != "full"

@@ -60,6 +60,14 @@ def published(section: ModelSection) -> str:
     return section.base
 
 
+def pinned(section: ModelSection, run_dir: RunDir) -> ModelSection:
+    """The section at the Hub commit that this run loaded first: base and tuned stay one model if the Hub moves."""
+    base = run_dir.manifest().get("base", {})
+    if section.revision is None and base.get("id") == section.base and base.get("commit"):
+        return section.model_copy(update={"revision": base["commit"]})
+    return section
+
+
 def family(config: PretrainedConfig) -> Literal["causal", "seq2seq"]:
     """Whether a model continues its input (decoder-only) or answers it (encoder-decoder)."""
     return "seq2seq" if config.is_encoder_decoder else "causal"

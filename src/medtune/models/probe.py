@@ -59,7 +59,10 @@ def facts(section: ModelSection) -> dict[str, dict[str, str]]:
     dtype_because = asked if section.dtype != "auto" else dtype_choice(here).because
     kernel_because = asked if section.attention not in ("auto", "documents") else attention_choice(here, number).because
     return {
-        "device": {"name": here.type, "because": asked if section.device != "auto" else "the fastest that is there"},
+        "device": {
+            "name": here.type,
+            "because": asked if section.device != "auto" else "the first that is there of CUDA, MPS and CPU",
+        },
         "dtype": {"name": str(number).removeprefix("torch."), "because": dtype_because},
         "attention": {"name": attention(section, here, number), "because": kernel_because},
     }

@@ -119,7 +119,7 @@ def token_nll(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
 def supervised(model: nn.Module, head: nn.Module, targets: Tensor) -> Iterator[None]:
     """Inside the block `head(hidden)` returns `token_nll(hidden, head, targets)`, and so does `model(...).logits`.
 
-    The module itself is not replaced: names in checkpoints, tied weights, hooks of DDP and FSDP stay as they are.
+    The module itself is not replaced: names in checkpoints, tied weights, the hooks of DDP stay as they are.
     """
 
     def forward(self: nn.Module, hidden: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
     console = Console(stderr=False)
     mark = fingerprint(recipe, run_dir)
     transformers.set_seed(recipe.seed)
-    section = _same_machine_choices(recipe.model, run_dir, mark)
+    section = _same_machine_choices(loading.pinned(recipe.model, run_dir), run_dir, mark)
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"dtype": section.dtype})})
     train_conversations, validation_conversations = load_split(run_dir, "train"), load_split(run_dir, "validation")
     location = loading.locate(section, run_dir)
@@ -71,6 +71,8 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
         section, location, device=_device(section), dtype=torch.float32 if recipe.tune.method == "full" else None
     )
     loading.require_room(recipe, base.config)
+    if int(os.environ.get("RANK", "0")) == 0:
+        run_dir.update_manifest(base={"id": section.base, "commit": getattr(base.config, "_commit_hash", None)})
     template = chat_template.choose(section, tokenizer, loading.family(base.config), base.config)
     rows: dict[str, int] = {}
     samples = samples_for(recipe, template, tokenizer, train_conversations, rows)

@@ -2,8 +2,8 @@
 
 Covered: rows (packed or padded), the fast loss, steps and schedules, resuming, the order of callbacks.
 Not covered: reading data and writing artifacts (`stage`), the loop (transformers), the loss (`trainer`, `head`).
-Launched by torchrun or accelerate, every process runs this and transformers shards the rows; FSDP and DeepSpeed are
-configured as their users know it, through accelerate's configuration.
+Launched by torchrun or accelerate, every process runs this and transformers shards the rows (DDP). FSDP and DeepSpeed
+shard the weights as well; they are refused, since nothing here has been proven under them.
 """
 
 from __future__ import annotations
@@ -76,10 +76,11 @@ def is_packed(recipe: Recipe, model: nn.Module) -> bool:
     ):
         return False
     can: bool = attention.isolates(model)
-    if recipe.tune.rows == "packed" and not can:
+    asked = "tune.rows: packed" if recipe.tune.rows == "packed" else "model.attention: documents"
+    if not can and (recipe.tune.rows == "packed" or recipe.model.attention == attention.NAME):
         raise TuningError(
-            f"tune.rows: packed, but {recipe.model.base} does not keep packed documents apart under medtune's kernel: "
-            "each would see its neighbours. Set tune.rows: padded."
+            f"{asked}, but {recipe.model.base} does not keep packed documents apart under medtune's kernel: each would "
+            "see its neighbours. Set tune.rows: padded and model.attention: auto."
         )
     return can
 
@@ -132,6 +133,11 @@ def train(recipe: Recipe, model: Any, tokenizer: PreTrainedTokenizerBase, split:
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        raise PrerequisiteError(
+            "FSDP and DeepSpeed shard the weights that medtune's loss, its best checkpoint and its sample answers read "
+            "whole. Launch without them (torchrun with DDP), and for a large base use model.quantization: nf4."
+        )
     bar.attach(trainer)
     checkpoint = last_complete(job.folder, job.fingerprint)
     trainer.args.eval_on_start = checkpoint is None and bool(split.validation)  # the base's own loss, to compare with

@@ -144,7 +144,9 @@ class SupervisedTrainer(Trainer):
         """Validation loss, logged and told to the callbacks, as the loop expects it."""
         paused = time.monotonic()
         metrics = {"eval_loss": self.validation_loss()}
+        self.started += time.monotonic() - paused  # before the log, from which a resumed run goes on counting
         self.log(dict(metrics))
+        paused = time.monotonic()
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self.started += time.monotonic() - paused
         return metrics
