@@ -24,6 +24,13 @@ def test_unwritable_folder_is_explained(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
+def test_a_folder_that_cannot_be_made_is_explained(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(RunDirError, match=r"cannot be written.*another --out"), RunDir(path).lock():
+            pass
+
+
 def test_damaged_json_and_lines_are_named(tmp_path):
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(RunDirError, match=r"a\.json: cannot be read"):

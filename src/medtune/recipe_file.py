@@ -32,6 +32,10 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         near = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         listing = f" Recipes there: {', '.join(near)}." if near else ""
         raise RecipeError(f"{path}: there is no such recipe.{listing}") from None
+    except IsADirectoryError:
+        raise RecipeError(
+            f"{path}: a folder without recipe.json, so not a run's. Expected a recipe (YAML) or the folder of a run."
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read as UTF-8 text ({error}).") from None
     try:

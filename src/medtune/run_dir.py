@@ -166,8 +166,12 @@ class RunDir:
         """Hold the folder for this process. The operating system lets go of it even after kill -9."""
         import fcntl
 
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / ".lock", "w") as file:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = open(self.path / ".lock", "w")  # noqa: SIM115 - closed below
+        except OSError as error:
+            raise RunDirError(f"{self.path}: cannot be written ({error.strerror}). Choose another --out.") from error
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
