@@ -74,8 +74,10 @@ def test_prompt_starts_from_common_tokens_of_the_data(make_recipe, tiny_model, t
     table = base.get_input_embeddings().weight.detach().clone()
     samples = make_samples(20, seq2seq=family == "t5")
     options = {"method": "prompt", "prompt": {"tokens": 6}}
-    rows = prompt_rows(prepare(make_recipe, base, tiny_tokenizer, samples, **options))
+    tuned = prepare(make_recipe, base, tiny_tokenizer, samples, **options)
+    rows = prompt_rows(tuned)
     assert rows.shape == (6, 32)
+    assert tuned.prompt_encoder["default"].embedding.num_embeddings == 6, "one prompt, before the encoder"
     used = {token for sample in samples for token in sample.input_ids}
     found = [int((table == row).all(1).nonzero()[0]) for row in rows]
     assert set(found) <= used
