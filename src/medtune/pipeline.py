@@ -152,7 +152,10 @@ def show_outcome(run_dir: RunDir) -> None:
         console.print(f"Next: medtune run {run_dir.path}", markup=False)
         return
     console.rule()
-    console.print(read_json(summary)["verdict"]["sentence"], style="bold", markup=False, highlight=False)
+    found = read_json(summary)
+    console.print(found["verdict"]["sentence"], style="bold", markup=False, highlight=False)
+    for warning in found["warnings"]:
+        console.print(f"  {warning}", style="yellow", markup=False, highlight=False)
     console.print(f"Report: {run_dir.path / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
     console.print(
         "Next:   medtune runs   compares all runs; medtune run RECIPE KEY=VALUE --out DIR   tries another option"
