@@ -56,7 +56,7 @@ class ModelSection(Section):
     """The base model, and how it is loaded."""
 
     base: str = Field(min_length=1)
-    """Hub id, local folder, `starter` (the embedded model) or `scratch` (random weights, see `model.scratch`)."""
+    """Hub id, local folder, `starter` (to be embedded, not there yet) or `scratch` (random weights)."""
     revision: str | None = None
     """Git revision on the Hub; null takes the newest and records its commit in the manifest."""
     quantization: Literal["none", "nf4"] = "none"
@@ -244,7 +244,7 @@ class EvaluateSection(Section):
     resamples: int = Field(2000, ge=100)
     """Bootstrap resamples for the 95 % intervals."""
     side_by_side: int = Field(20, ge=0)
-    """Questions shown with all answers in the report."""
+    """Questions shown in the report with the reference and the answers of base and tuned."""
 
 
 class Recipe(Section):
