@@ -4,8 +4,8 @@ import random
 
 import torch
 
+from medtune.models.chat_template import IGNORED
 from medtune.tuning.batches import GROUP_BATCHES, EpochOrder, collate_packed, collate_padded, collate_seq2seq
-from medtune.tuning.head import IGNORED
 from medtune.types import Sample
 
 DRAW = random.Random(1)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from medtune.models.attention import pack
-from medtune.tuning.head import IGNORED
+from medtune.models.chat_template import IGNORED
 from medtune.types import Sample
 
 GROUP_BATCHES = 50

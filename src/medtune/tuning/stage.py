@@ -6,7 +6,6 @@ Reads run/data/{train,validation}.jsonl and the base; writes run/adapter/, run/t
 
 from __future__ import annotations
 
-import itertools
 import os
 import resource
 import shutil
@@ -229,7 +228,7 @@ def _spread(conversations: Sequence[Conversation], count: int) -> list[Conversat
     """At most `count` conversations, evenly over the list."""
     if len(conversations) <= count:
         return list(conversations)
-    return list(itertools.islice((conversations[i * len(conversations) // count] for i in range(count)), count))
+    return [conversations[i * len(conversations) // count] for i in range(count)]
 
 
 def _peak_resident_bytes() -> int:

@@ -21,8 +21,9 @@ from torch.utils.data import Dataset, Sampler
 from transformers import Trainer
 
 from medtune.errors import TuningError
+from medtune.models.chat_template import IGNORED
 from medtune.tuning.batches import EpochOrder
-from medtune.tuning.head import IGNORED, plain_nll, supervised
+from medtune.tuning.head import plain_nll, supervised
 from medtune.types import Sample
 
 
