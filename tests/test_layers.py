@@ -6,16 +6,24 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "src" / "medtune"
 LAYERS = [
     {"errors", "types"},
+    {"recipe_section"},
+    {"recipe_assistant"},
     {"recipe"},
     {"recipe_file", "run_dir"},
     {"data", "models"},
-    {"tuning", "evaluation"},
+    {"knowledge"},
+    {"tuning", "evaluation", "assistant"},
+    {"serving", "export"},
     {"pipeline"},
     {"check", "runs"},
     {"rehearse"},
+    {"commands"},
     {"cli"},
 ]
-WITHOUT_TORCH = {"errors", "types", "recipe", "recipe_file", "run_dir", "data", "pipeline", "check", "rehearse", "cli"}
+WITHOUT_TORCH = {
+    *("errors", "types", "recipe_section", "recipe_assistant", "recipe", "recipe_file", "run_dir", "data"),
+    *("pipeline", "check", "rehearse", "commands", "cli"),
+}
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets", "bitsandbytes", "sklearn", "trl"}
 
 

@@ -7,11 +7,13 @@ The string under a field is its help and its entry in docs/recipe.md. Validation
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Share = Annotated[float, Field(ge=0, lt=1)]
+from medtune.recipe_assistant import AssistantSection
+from medtune.recipe_section import Section, Share
+
 Layout = Literal[
     "medquad_xml",
     "medquad_csv",
@@ -23,12 +25,6 @@ Layout = Literal[
     "library",
     "text",
 ]
-
-
-class Section(BaseModel):
-    """Base of every section: frozen, no unknown keys, the string under a field is its description."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class ScratchModel(Section):
@@ -262,6 +258,8 @@ class Recipe(Section):
     """The tuning."""
     evaluate: EvaluateSection = EvaluateSection()
     """The evaluation."""
+    assistant: AssistantSection = AssistantSection()
+    """The assistant that is built around the tuned model."""
 
     @model_validator(mode="after")
     def _known_bad_pairs(self) -> Recipe:

@@ -108,3 +108,144 @@ class Record:
     status: Status
     likelihood: Likelihood | None = None
     scores: dict[str, float] = field(default_factory=dict)
+
+
+# What the assistant says, and why -------------------------------------------------------------------------------------
+
+Urgency = Literal["emergency", "urgent", "routine", "not_medical"]
+Support = Literal["supported", "unsupported", "fixed"]
+EventKind = Literal["verdict", "text", "sources", "withheld", "reply"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One guard's decision on a conversation.
+
+    `guard` is `emergency`, `crisis`, `scope`, `injection` or `advice`; `verdict` is true where the guard fires (for
+    `scope`: where the question is in scope). `score` lies in 0..1 and is compared with the guard's threshold. `kind`
+    says which (`stroke`, `self-harm plan`), `reason` says why in words. `is_error` marks a guard that could not decide:
+    it then counts as fired (as out of reach, not as out of scope).
+    """
+
+    guard: str
+    verdict: bool
+    score: float
+    reason: str
+    kind: str = ""
+    is_error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of text that an answer may rest on, and where it comes from. `id` is stable across rebuilds."""
+
+    id: str
+    text: str
+    title: str
+    section: str = ""
+    url: str = ""
+    date: str = ""
+    licence: str = ""
+    source: str = ""
+    reviewed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A passage that was found, with its score (comparable within one search only)."""
+
+    passage: Passage
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence of a reply. `passages` are the ids of those that support it; `score` in 0..1 says how well.
+
+    `fixed` text is medtune's own (emergency advice, refusals, disclaimer): it needs no passage.
+    """
+
+    text: str
+    support: Support
+    passages: tuple[str, ...] = ()
+    score: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplySection:
+    """A part of a reply: `name` is `escalation`, `in_short`, `details`, `what_to_do`, `seek_care` or `notice`."""
+
+    name: str
+    heading: str
+    sentences: tuple[Sentence, ...]
+
+    @property
+    def text(self) -> str:
+        return " ".join(sentence.text for sentence in self.sentences)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a reader is shown of a passage that a reply rests on; `id` is the passage's."""
+
+    id: str
+    title: str
+    url: str = ""
+    date: str = ""
+    licence: str = ""
+    reviewed: bool = False
+    quote: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """Text that was generated and not shown, and why."""
+
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the assistant says. `seconds` holds each step's time by name; `disclosure` is empty after the first turn.
+
+    `finish_reason` is the model's, or `stop` where no model spoke. `is_error` marks a reply given because something
+    was broken (engine away, guard failed): the text is then fixed and safe.
+    """
+
+    urgency: Urgency
+    sections: tuple[ReplySection, ...]
+    sources: tuple[Source, ...] = ()
+    withheld: tuple[Withheld, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    disclaimer: str = ""
+    disclosure: str = ""
+    language: str = "en"
+    phone: str = ""
+    finish_reason: FinishReason = "stop"
+    is_error: bool = False
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The reply as plain text: what a client that knows no sections shows. Disclosure first, disclaimer last."""
+        parts = [f"{s.heading}\n{s.text}" if s.heading else s.text for s in self.sections]
+        return "\n\n".join(part for part in (self.disclosure, *parts, self.disclaimer) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One step of a streamed reply, in this order: `verdict`s, `text`, `sources`, `withheld`, last the whole `reply`.
+
+    The `text` of all events joined is `Reply.text`. `section` names the section that a piece of text belongs to.
+    """
+
+    kind: EventKind
+    text: str = ""
+    section: str = ""
+    verdict: Verdict | None = None
+    sources: tuple[Source, ...] = ()
+    withheld: tuple[Withheld, ...] = ()
+    reply: Reply | None = None
