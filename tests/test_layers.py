@@ -7,7 +7,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "medtune"
 LAYERS = [
     {"errors", "types"},
     {"recipe_section"},
-    {"recipe_assistant"},
+    {"recipe_assistant", "recipe_evaluate"},
     {"recipe"},
     {"recipe_file", "run_dir"},
     {"data", "models"},
@@ -21,7 +21,7 @@ LAYERS = [
     {"cli"},
 ]
 WITHOUT_TORCH = {
-    *("errors", "types", "recipe_section", "recipe_assistant", "recipe", "recipe_file", "run_dir", "data"),
+    *("errors", "types", "recipe_section", "recipe_assistant", "recipe_evaluate", "recipe", "recipe_file", "run_dir", "data"),
     *("pipeline", "check", "rehearse", "commands", "cli"),
 }
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets", "bitsandbytes", "sklearn", "trl"}

@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from medtune.recipe_assistant import AssistantSection
+from medtune.recipe_evaluate import EvaluateSection
 from medtune.recipe_section import Section, Share
 
 Layout = Literal[
@@ -220,27 +221,6 @@ class TuneSection(Section):
     def peak_learning_rate(self) -> float:
         """The learning rate in force: the recipe's, or the method's own."""
         return LEARNING_RATES[self.method] if self.learning_rate is None else self.learning_rate
-
-
-class EvaluateSection(Section):
-    """What is measured on the held-out test split."""
-
-    systems: tuple[Literal["random", "nearest", "base", "tuned"], ...] = Field(
-        ("random", "nearest", "base", "tuned"), min_length=1
-    )
-    """Who answers: a random training answer, the nearest training question's answer, the base, the tuned model."""
-    questions: int | None = Field(850, ge=1)
-    """Test questions, drawn evenly over the topics; null takes all. 850 resolve .02 ROUGE-L."""
-    max_new_tokens: int = Field(256, ge=1)
-    """Tokens an answer may have; how many answers were cut off by it is reported."""
-    batch_size: int = Field(32, ge=1)
-    """Questions answered at once."""
-    latency_questions: int = Field(10, ge=1)
-    """Questions answered one at a time to measure the latency."""
-    resamples: int = Field(2000, ge=100)
-    """Bootstrap resamples for the 95 % intervals."""
-    side_by_side: int = Field(20, ge=0)
-    """Questions shown in the report with the reference and the answers of base and tuned."""
 
 
 class Recipe(Section):
