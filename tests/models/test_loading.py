@@ -91,7 +91,7 @@ def test_damaged_and_missing_weights_are_explained(folder: Path) -> None:
 
 
 def test_unknown_base_says_what_was_expected(monkeypatch: Any) -> None:
-    monkeypatch.setattr(loading, "_no_hub", lambda: True)
+    monkeypatch.setattr(loading, "no_hub", lambda: True)
     with pytest.raises(ModelError, match=r"no/such-model: .*Expected `scratch`.*Correct model\.base"):
         loading.load_tokenizer("no/such-model")
 

@@ -16,7 +16,7 @@ TEXTS = ["What is asthma? A disease of the lungs."] * 10
 
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch: Any) -> None:
-    monkeypatch.setattr(loading, "_no_hub", lambda: True)
+    monkeypatch.setattr(loading, "no_hub", lambda: True)
 
 
 def recipe(base: str) -> Recipe:

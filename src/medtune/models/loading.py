@@ -180,13 +180,13 @@ def _where(location: str, revision: str | None) -> dict[str, Any]:
     local = Path(location).is_dir()
     return {
         "trust_remote_code": False,
-        "local_files_only": local or _no_hub(),
+        "local_files_only": local or no_hub(),
         **({} if local else {"revision": revision or "main"}),
     }
 
 
 @cache
-def _no_hub() -> bool:
+def no_hub() -> bool:
     """Whether the Hub's name does not even resolve: asking all the same would take half a minute of retries."""
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
         return False
