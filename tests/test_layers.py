@@ -21,8 +21,8 @@ LAYERS = [
     {"cli"},
 ]
 WITHOUT_TORCH = {
-    *("errors", "types", "recipe_section", "recipe_assistant", "recipe_evaluate", "recipe", "recipe_file", "run_dir", "data"),
-    *("pipeline", "check", "rehearse", "commands", "cli"),
+    *("errors", "types", "recipe_section", "recipe_assistant", "recipe_evaluate", "recipe", "recipe_file", "run_dir"),
+    *("data", "pipeline", "check", "rehearse", "commands", "cli"),
 }
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets", "bitsandbytes", "sklearn", "trl"}
 

@@ -64,7 +64,7 @@ def test_tuning_that_helped(record):
     found = sentence(system(record, 0.3, 1.0), system(record, 0.4, 0.8))
     assert found["direction"] == "helped"
     assert found["sentence"].startswith("Tuning helped: ROUGE-L of free answers went from 0.304 to 0.404, ")
-    assert "a difference of +0.100 (95 % interval +0.100 to +0.100)" in found["sentence"]
+    assert "a difference of +0.100 (95 % interval +0.100 to +0.100, p = .003)" in found["sentence"]
     assert "and the reference answers became more likely" in found["sentence"]
     assert (found["metric"], found["difference"]) == ("rouge_l", pytest.approx(0.1))
 
@@ -74,6 +74,31 @@ def test_tuning_that_made_no_difference(record):
     found = sentence(system(record, 0.3, 1.0), after)
     assert found["direction"] == "none"
     assert found["sentence"].startswith("No measurable difference: ")
+    assert f"This test finds a difference of {found['resolvable']:.3f} in 8 of 10 cases" in found["sentence"]
+
+
+def test_the_floors_stand_in_the_verdict(record):
+    base, tuned = system(record, 0.3, 1.0), system(record, 0.4, 0.8)
+    lower, higher = system(record, 0.1, 1.0), system(record, 0.6, 1.0)
+    floors = {"random": summary.paired(lower, tuned, BOOTSTRAP), "nearest": summary.paired(higher, tuned, BOOTSTRAP)}
+    text = verdict(summary.paired(base, tuned, BOOTSTRAP), floors)["sentence"]
+    assert "above a random training answer (0.104)" in text
+    assert "below the nearest training question's answer (0.604)" in text
+
+
+def test_an_interval_without_a_p_value_to_match_is_no_difference(record):
+    before, after = [record(i, 0.2, f"g{i}") for i in range(4)], [record(i, 0.4 + i / 100, f"g{i}") for i in range(4)]
+    found = summary.paired(before, after, BOOTSTRAP)["rouge_l"]
+    assert found["low"] > 0
+    assert found["p"] > 0.05, "4 clusters have 16 swaps, and 2 of them look as good"
+    assert found["direction"] == "none"
+
+
+def test_metrics_beside_the_primary_one_are_corrected_for_their_number(record):
+    rows = summary.paired(system(record, 0.3, 1.0), system(record, 0.4, 0.8), BOOTSTRAP)
+    assert rows["rouge_l"]["p_holm"] == rows["rouge_l"]["p"]
+    assert rows["rouge_1"]["p_holm"] > rows["rouge_1"]["p"]
+    assert rows["words"]["p_holm"] is None, "more words are neither better nor worse"
 
 
 def test_tuning_that_did_harm(record):

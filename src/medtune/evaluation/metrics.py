@@ -27,6 +27,7 @@ from medtune.errors import EvaluationError
 from medtune.types import Record
 
 Array = NDArray[np.float64]
+PRIMARY = "rouge_l"  # chosen beforehand: what the verdict rests on
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Metric:
     """One line of the table.
 
     `columns` gives a record's contribution, or None where nothing was measured; `value` maps sums of columns, shape
-    [..., columns], to values, shape [...]. `models_only` leaves out systems that only look answers up.
+    [..., columns], to values, shape [...]. `models_only` leaves out systems that only look answers up; a rate is
+    (hits, asked) and has Wilson's interval.
     """
 
     title: str
@@ -43,6 +45,7 @@ class Metric:
     columns: Callable[[Record], Sequence[float] | None]
     value: Callable[[Array], Array]
     models_only: bool = False
+    is_rate: bool = False
 
 
 class _CachedStemmer:
@@ -177,6 +180,7 @@ METRICS: dict[str, Metric] = {
         _graded(lambda record: (record.completion.finish_reason == "stop", 1.0)),
         _ratio,
         models_only=True,
+        is_rate=True,
     ),
     "truncation_rate": Metric(
         "Cut off",
@@ -185,6 +189,7 @@ METRICS: dict[str, Metric] = {
         _graded(lambda record: (record.completion.finish_reason == "length", 1.0)),
         _ratio,
         models_only=True,
+        is_rate=True,
     ),
     "words": Metric(
         "Words",

@@ -3,11 +3,12 @@
 Writes evaluation/records.jsonl as the answers come, evaluation/summary.json and report.html. Cut off at any moment,
 the same call asks only what is not answered yet. `summary.json`, flat and complete, is all that the report shows:
 
-  verdict        {sentence, metric, difference, low, high, direction: helped | none | worse | null}
+  verdict        {sentence, metric, difference, low, high, p, resolvable, direction: helped | none | worse | null}
   warnings       [sentence]
   systems        {name: {counts: {asked, scored, unanswered, unparsed, failed, likelihood},
                          metrics: {metric: {value, low, high} | null}, cost: {...}}}
-  paired         {metric: {value, low, high, before, after, questions, direction} | null}: tuned - base; {} without both
+  paired         {metric: {value, low, high, p, p_holm, resolvable, before, after, questions, direction} | null}: tuned -
+                 base; {} without both
   floors         {floor: the same for tuned - floor}
   test           {questions, available, groups, max_new_tokens, batch_size, latency_questions, reference_words}
   prompt_format  {base | tuned: {name, hash, ...}}; the base's names its candidates and their bits per byte
@@ -34,7 +35,7 @@ from medtune.recipe import Recipe
 from medtune.run_dir import RunDir, environment, hash_file, hash_of, read_json, write_json, write_text
 from medtune.types import Conversation, Record
 
-VERSION = 1  # raise it when the same records give another summary
+VERSION = 2  # raise it when the same records give another summary
 
 
 def fingerprint(recipe: Recipe, run_dir: RunDir) -> str:
@@ -97,10 +98,12 @@ def summarise(
         for name in systems.FLOORS
         if {name, "tuned"} <= set(answered)
     }
-    method = f"{recipe.evaluate.resamples} resamples by group|95 % expanded percentile|seed:{recipe.seed}"
+    method = (
+        f"{recipe.evaluate.resamples} resamples by group|95 % expanded percentile|sign flips, Holm|seed:{recipe.seed}"
+    )
     result = {"systems": measured, "paired": paired, "floors": floors, **facts}
     return {
-        "verdict": verdict(paired),
+        "verdict": verdict(paired, floors),
         "warnings": warnings(result, recipe.model.base),
         **result,
         "signatures": {**metrics.signatures(), "bootstrap": method},

@@ -1,6 +1,7 @@
 """What the records of the systems add up to: counts, metrics with intervals, paired differences.
 
-Covered: one system alone, and two systems on the questions measured in both.
+Covered: one system alone, and two systems on the questions measured in both. The primary metric was chosen before any
+figure was seen and stands alone; all others are looked at together, so their p values are Holm's.
 Not covered: measuring (`runner`, `speed`), what the numbers mean (`verdict`), showing them (`report`).
 No measurement is None, never 0.
 """
@@ -8,14 +9,14 @@ No measurement is None, never 0.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, get_args
 
 import numpy as np
 
-from medtune.evaluation.metrics import METRICS, Metric
-from medtune.evaluation.statistics import Bootstrap, Interval
+from medtune.evaluation.metrics import METRICS, PRIMARY, Metric
+from medtune.evaluation.statistics import CONFIDENCE, Bootstrap, Difference, holm, wilson
 from medtune.evaluation.systems import FLOORS
 from medtune.types import Record, Status
 
@@ -37,17 +38,26 @@ def system_metrics(
     for key, metric in METRICS.items():
         rows = {} if metric.models_only and name in FLOORS else _rows(metric, records)
         groups = [record.group for record in records if record.id in rows]
-        interval = bootstrap.interval(np.array(list(rows.values()), dtype=float), groups, metric.value)
+        columns = np.array(list(rows.values()), dtype=float)
+        interval = wilson(columns, groups) if metric.is_rate else bootstrap.interval(columns, groups, metric.value)
         values[key] = asdict(interval) if interval else None
     return values
 
 
 def paired(first: Sequence[Record], second: Sequence[Record], bootstrap: Bootstrap) -> dict[str, dict[str, Any] | None]:
-    """Each metric's difference second - first over the questions measured in both.
+    """Each metric's difference second - first over the questions measured in both, as `Difference` has it.
 
-    `before` and `after` are the two values on those questions; None where no question was measured in both.
+    `before` and `after` are the two values on those questions, `p_holm` is p corrected for the other metrics, and
+    `direction` is `helped`, `worse` or `none`. None where no question was measured in both.
     """
-    return {key: _difference(metric, first, second, bootstrap) for key, metric in METRICS.items()}
+    found = {key: _difference(metric, first, second, bootstrap) for key, metric in METRICS.items()}
+    others = {key: value["p"] for key, value in found.items() if value and METRICS[key].better and key != PRIMARY}
+    corrected = holm({key: p for key, p in others.items() if p is not None})
+    for key, value in found.items():
+        if value:
+            value["p_holm"] = corrected.get(key, value["p"] if key == PRIMARY else None)
+            value["direction"] = direction(METRICS[key], value)
+    return found
 
 
 def _difference(
@@ -56,21 +66,27 @@ def _difference(
     before, after = _rows(metric, first), _rows(metric, second)
     shared = [record for record in first if record.id in before and record.id in after]
     columns = [np.array([rows[record.id] for record in shared], dtype=float) for rows in (before, after)]
-    interval = bootstrap.difference(columns[0], columns[1], [record.group for record in shared], metric.value)
-    if interval is None:
+    found: Difference | None = bootstrap.difference(
+        columns[0], columns[1], [record.group for record in shared], metric.value
+    )
+    if found is None:
         return None
     values = {name: float(metric.value(array.sum(0))) for name, array in zip(("before", "after"), columns, strict=True)}
-    return {**asdict(interval), **values, "questions": len(shared), "direction": direction(metric, interval)}
+    return {**asdict(found), **values, "questions": len(shared)}
 
 
 def _rows(metric: Metric, records: Sequence[Record]) -> dict[str, Sequence[float]]:
     return {record.id: columns for record in records if (columns := metric.columns(record)) is not None}
 
 
-def direction(metric: Metric, interval: Interval) -> str | None:
-    """`helped`, `worse` or `none` (the interval holds 0); None where the metric has no better side or no interval."""
-    if not metric.better or interval.low is None or interval.high is None:
+def direction(metric: Metric, difference: Mapping[str, Any]) -> str | None:
+    """`helped` or `worse` where the interval leaves out 0 and p says so too, else `none`.
+
+    None where the metric has no better side or nothing was resampled.
+    """
+    low, high, p = difference["low"], difference["high"], difference["p_holm"]
+    if not metric.better or low is None or high is None or p is None:
         return None
-    if interval.low <= 0 <= interval.high:
+    if low <= 0 <= high or p > 1 - CONFIDENCE:
         return "none"
-    return "helped" if (interval.low > 0) == (metric.better == "higher") else "worse"
+    return "helped" if (low > 0) == (metric.better == "higher") else "worse"

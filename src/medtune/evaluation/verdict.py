@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from medtune.evaluation.metrics import PRIMARY
 from medtune.evaluation.systems import FLOORS
 
-PRIMARY, SECONDARY = "rouge_l", "bits_per_byte"
+SECONDARY = "bits_per_byte"
 OPENINGS = {"helped": "Tuning helped", "none": "No measurable difference", "worse": "Tuning made it worse"}
 LIKELIHOODS = {
     "helped": "the reference answers became more likely",
@@ -25,21 +26,44 @@ MANY_CUT = 0.1
 Difference = Mapping[str, Any]
 
 
-def verdict(paired: Mapping[str, Difference | None]) -> dict[str, Any]:
+def verdict(
+    paired: Mapping[str, Difference | None], floors: Mapping[str, Mapping[str, Difference | None]] | None = None
+) -> dict[str, Any]:
     """The report's first sentence, and the figures that it is derived from; `paired` is empty without base or tuned."""
     primary = paired.get(PRIMARY)
     if primary is None or primary["direction"] is None:
         reason = "it takes answers of both base and tuned to questions of at least two groups"
-        empty = {"metric": PRIMARY, "difference": None, "low": None, "high": None, "direction": None}
-        return {"sentence": f"Whether tuning helped was not measured: {reason}.", **empty}
+        empty = dict.fromkeys(("difference", "low", "high", "p", "resolvable", "direction"))
+        return {"sentence": f"Whether tuning helped was not measured: {reason}.", "metric": PRIMARY, **empty}
     figures = (
         f"ROUGE-L of free answers went from {primary['before']:.3f} to {primary['after']:.3f}, "
-        f"a difference of {primary['value']:+.3f} (95 % interval {primary['low']:+.3f} to {primary['high']:+.3f})"
+        f"a difference of {primary['value']:+.3f} (95 % interval {primary['low']:+.3f} to {primary['high']:+.3f}, "
+        f"{in_p(primary['p'])}){_against(floors or {})}"
     )
     opening = OPENINGS[primary["direction"]]
-    sentence = f"{opening}: {figures}{_second_opinion(primary, paired.get(SECONDARY))}."
-    bounds = {"difference": primary["value"], "low": primary["low"], "high": primary["high"]}
-    return {"sentence": sentence, "metric": PRIMARY, **bounds, "direction": primary["direction"]}
+    limit = f". This test finds a difference of {primary['resolvable']:.3f} in 8 of 10 cases"
+    missed = limit if primary["direction"] == "none" and primary["resolvable"] else ""
+    sentence = f"{opening}: {figures}{_second_opinion(primary, paired.get(SECONDARY))}{missed}."
+    facts = {key: primary[key] for key in ("low", "high", "p", "resolvable", "direction")}
+    return {"sentence": sentence, "metric": PRIMARY, "difference": primary["value"], **facts}
+
+
+def in_p(p: float | None) -> str:
+    """A p value as one reads it."""
+    return "p not known" if p is None else "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".")
+
+
+def _against(floors: Mapping[str, Mapping[str, Difference | None]]) -> str:
+    """Where the tuned model stands beside the floors, named with their scores."""
+    words = {"helped": "above", "worse": "below", "none": "not measurably above", None: "beside"}
+    named = {"random": "a random training answer", "nearest": "the nearest training question's answer"}
+    found = {name: rows[PRIMARY] for name, rows in floors.items() if rows.get(PRIMARY)}
+    parts = [
+        f"{words[value['direction']]} {named.get(name, name)} ({value['before']:.3f})"
+        for name, value in found.items()
+        if value is not None
+    ]
+    return f", {' and '.join(parts)}" if parts else ""
 
 
 def _second_opinion(primary: Difference, secondary: Difference | None) -> str:
