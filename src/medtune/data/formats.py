@@ -159,6 +159,7 @@ def _medquad_xml_rows(name: str, stream: IO[bytes]) -> Iterator[Row]:
         yield Row(
             name, 1, problem=f"no QAPairs/QAPair below the root <{document.tag}>; is this one of MedQuAD's documents?"
         )
+    synonyms = [element.text.strip() for element in document.iter("Synonym") if element.text]
     for number, pair in enumerate(pairs, 1):
         question = next(
             (element for element in pair if element.tag.lower() == "question"), ElementTree.Element("question")
@@ -169,6 +170,7 @@ def _medquad_xml_rows(name: str, stream: IO[bytes]) -> Iterator[Row]:
             "answer": pair.findtext("Answer") or pair.findtext("answer") or "",
             "question_type": question.get("qtype", ""),
             "url": document.get("url", ""),
+            "synonyms": synonyms,
         }
         yield Row(name, number, values)
 
