@@ -23,7 +23,8 @@ class Conversation:
     """Turns that end with the assistant's answer, and where they come from.
 
     `topic` is what the split groups by (a disease, a term, a document); empty when the source names none.
-    `group` is the split's cluster id; the statistics resample by it. It is empty before the split.
+    `group` is the split's cluster id; the statistics resample by it. It is empty before the split. `references` are
+    further right answers, of which evaluation takes the best; `must_have` are statements that an answer must make.
     """
 
     id: str
@@ -34,6 +35,8 @@ class Conversation:
     url: str = ""
     licence: str = ""
     group: str = ""
+    references: tuple[str, ...] = ()
+    must_have: tuple[str, ...] = ()
 
     @property
     def question(self) -> str:
@@ -97,6 +100,7 @@ class Record:
     """One system's answer to one test question, with its scores.
 
     An empty answer is `unanswered` and scores 0; `scores` is empty where nothing was graded (`failed`, `unparsed`).
+    `references` are further right answers beside `reference`.
     """
 
     system: str
@@ -108,6 +112,7 @@ class Record:
     status: Status
     likelihood: Likelihood | None = None
     scores: dict[str, float] = field(default_factory=dict)
+    references: tuple[str, ...] = ()
 
 
 # What the assistant says, and why -------------------------------------------------------------------------------------
@@ -230,9 +235,13 @@ class Reply:
 
     @property
     def text(self) -> str:
-        """The reply as plain text: what a client that knows no sections shows. Disclosure first, disclaimer last."""
+        """The reply as plain text: what a client that knows no sections shows. Disclosure first, disclaimer last.
+
+        In an emergency nothing comes before what must be done: the disclosure follows it.
+        """
         parts = [f"{s.heading}\n{s.text}" if s.heading else s.text for s in self.sections]
-        return "\n\n".join(part for part in (self.disclosure, *parts, self.disclaimer) if part)
+        ordered = (*parts, self.disclosure) if self.urgency == "emergency" else (self.disclosure, *parts)
+        return "\n\n".join(part for part in (*ordered, self.disclaimer) if part)
 
 
 @dataclass(frozen=True, slots=True)

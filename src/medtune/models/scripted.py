@@ -1,9 +1,14 @@
-"""The test double for `Completer`: answers from a list, likelihoods from a number. No model, no torch."""
+"""The test doubles for `Completer` and `Engine`: answers from a list, likelihoods from a number. No model, no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
+from medtune.errors import PrerequisiteError
+from medtune.models.engine import Piece, Sampling, StopTexts
+from medtune.run_dir import hash_of
 from medtune.types import Completion, Conversation, FinishReason, Likelihood, Message
 
 
@@ -41,3 +46,57 @@ class ScriptedCompleter:
         for index, conversation in enumerate(conversations):
             size = len(conversation.answer.encode())
             yield index, Likelihood(self.nll_per_byte * size, size, size)
+
+
+class ScriptedEngine:
+    """The test double for `Engine`: one `answer` for everything, or what a function of the prompt gives.
+
+    A token is a word with the blank before it; each takes `seconds`. With `fails_after` tokens it breaks off as an
+    engine does that goes away. `asked` keeps the prompts, `given` counts the tokens of all answers.
+    """
+
+    name = "scripted"
+
+    def __init__(
+        self,
+        answer: str | Callable[[Sequence[Message]], str],
+        *,
+        window: int | None = None,
+        seconds: float = 0.0,
+        fails_after: int | None = None,
+        parameters: int | None = None,
+    ) -> None:
+        self.answer, self.seconds, self.fails_after = answer, seconds, fails_after
+        self.window, self.parameters = window, parameters
+        self.asked: list[tuple[Message, ...]] = []
+        self.given = 0
+
+    @property
+    def hash(self) -> str:
+        """Of the answer, where it is one text."""
+        return hash_of("scripted", self.answer if isinstance(self.answer, str) else "")
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """Words."""
+        return sum(len(message.content.split()) for message in messages)
+
+    def stream(self, messages: Sequence[Message], sampling: Sampling) -> Generator[Piece, None, None]:
+        """As `Engine.stream`, word by word."""
+        self.asked.append(tuple(messages))
+        text = self.answer if isinstance(self.answer, str) else self.answer(messages)
+        tokens = re.findall(r"\s*\S+|\s+$", text)
+        shown, stop = "", StopTexts(sampling.stop)
+        for given, token in enumerate(tokens[: sampling.max_new_tokens]):
+            if given == self.fails_after:
+                raise PrerequisiteError("The scripted engine went away. It was told to.")
+            if self.seconds:
+                time.sleep(self.seconds)
+            self.given += 1
+            shown += (new := stop.feed(token))
+            yield Piece(new)
+            if stop.is_met:
+                break
+        shown += (rest := stop.rest())
+        reason: FinishReason = "stop" if stop.is_met or len(tokens) <= sampling.max_new_tokens else "length"
+        counts = (self.count(messages), min(len(tokens), sampling.max_new_tokens))
+        yield Piece(rest, Completion(shown, reason, *counts))

@@ -1,0 +1,220 @@
+"""From a question that may be answered to the sections of its answer, each sentence with what supports it.
+
+Covered: `quote`, the passages' own sentences under the headings they belong to, where the model phrases the lead alone;
+`generate`, where it answers from the passages and every sentence is checked before it is shown; saying that no source
+was found. Not covered: what must come first (`assistant`), how support is measured (`grounding`).
+
+Nothing generated is shown before it was checked: the model's pieces are held back until a sentence is whole.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medtune.assistant import injection, window
+from medtune.assistant.draft import Draft
+from medtune.assistant.query import query_of
+from medtune.assistant.sentences import Splitter, split
+from medtune.assistant.words import content
+from medtune.errors import MedtuneError
+from medtune.knowledge.passages import LIBRARY_SECTIONS
+from medtune.models.engine import Engine, Sampling
+from medtune.types import Completion, Event, Message, Passage, Sentence
+
+if TYPE_CHECKING:
+    from medtune.assistant.assistant import Assistant
+
+log = logging.getLogger(__name__)
+
+PROMPTS = Path(__file__).parent / "prompts"
+CAPABLE_PARAMETERS = 500_000_000
+"""From this size `answer: auto` lets the model answer; a smaller one quotes better than it writes."""
+LEAD_TOKENS, LEAD_SENTENCES = 64, 2
+PASSAGE_CHARACTERS = 1200
+QUOTED_SENTENCES = 6
+SAID = 0.6
+"""Share of a quoted sentence's words from which the lead has said it already."""
+WINDOW = 4096
+"""Tokens that an engine is taken to hold where it does not say."""
+_SECTIONS = dict(zip(LIBRARY_SECTIONS, ("in_short", "details", "what_to_do", "seek_care", "seek_care"), strict=True))
+SECTION_OF = {heading: _SECTIONS[name] for name, (heading, _) in LIBRARY_SECTIONS.items()}
+
+
+@cache
+def prompt(name: str) -> str:
+    """The text of prompts/NAME.md."""
+    return (PROMPTS / f"{name}.md").read_text(encoding="utf-8").strip()
+
+
+def answer(
+    assistant: Assistant, draft: Draft, turns: Sequence[Message], engine: Engine | None, sampling: Sampling
+) -> Iterator[Event]:
+    """The answer's text events; what it rests on and what was withheld is noted in `draft`.
+
+    `engine` None quotes alone. What the engine raises passes through in `generate`; a quoted answer does without it.
+    """
+    with draft.timed("search"):
+        passages = assistant.passages(query_of(turns))
+    if not passages:
+        yield from draft.say_all("notice", draft.wording.fixed("no_source"))
+        return
+    if engine is not None and mode(assistant.section.answer, engine) == "generate":
+        yield from _generate(assistant, draft, turns, passages, engine, sampling)
+    else:
+        yield from _quote(assistant, draft, turns, passages, engine, sampling)
+
+
+def mode(asked: str, engine: Engine) -> str:
+    """`quote` or `generate`: what the recipe says, and for `auto` by the model's size (unknown: generate)."""
+    if asked != "auto":
+        return asked
+    return "quote" if engine.parameters is not None and engine.parameters < CAPABLE_PARAMETERS else "generate"
+
+
+def _quote(
+    assistant: Assistant,
+    draft: Draft,
+    turns: Sequence[Message],
+    passages: Sequence[Passage],
+    engine: Engine | None,
+    sampling: Sampling,
+) -> Iterator[Event]:
+    """The lead in the model's words where they are backed, then what the best passage's document says."""
+    document = [p for p in assistant.neighbours(passages[0]) if p.section in SECTION_OF]
+    lead = ""
+    if engine is not None:
+        for event in _lead(assistant, draft, turns, document or passages[:1], engine, sampling):
+            lead += event.text
+            yield event
+    if document:
+        quoted = [(SECTION_OF[p.section], p, text) for p in document for text in split(p.text)]
+    else:
+        quoted = _excerpt(assistant, query_of(turns), passages)
+    for section, passage, text in quoted:
+        if section == "in_short" and lead and assistant.grounding.recall(content(text), lead) > SAID:
+            continue
+        draft.cite(passage, text)
+        yield draft.say(section, Sentence(text, "supported", (passage.id,), 1.0))
+
+
+def _excerpt(assistant: Assistant, query: str, passages: Sequence[Passage]) -> list[tuple[str, Passage, str]]:
+    """Of passages without sections, the best one's sentences around what was asked; the first is the short answer."""
+    best = passages[0]
+    sentences = split(best.text)
+    words = content(query)
+    at = max(range(len(sentences)), key=lambda i: assistant.grounding.recall(words, " ".join(sentences[i : i + 2])))
+    at = 0 if at < QUOTED_SENTENCES else at
+    chosen = sentences[at : at + QUOTED_SENTENCES]
+    return [("details" if number else "in_short", best, text) for number, text in enumerate(chosen)]
+
+
+def _lead(
+    assistant: Assistant,
+    draft: Draft,
+    turns: Sequence[Message],
+    passages: Sequence[Passage],
+    engine: Engine,
+    sampling: Sampling,
+) -> Iterator[Event]:
+    """One or two sentences by the model, as far as the passages back them; if it fails, the quotes go on alone."""
+    sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, LEAD_TOKENS))
+    messages = _prompt("lead", turns[-1:], passages[:1], engine, sampling)
+    said = 0
+    try:
+        with closing(_written(assistant, draft, messages, engine, sampling, passages)) as sentences:
+            for sentence in sentences:
+                if sentence.support == "supported":
+                    yield _cited(draft, "in_short", sentence, passages)
+                    said += 1
+                if said == LEAD_SENTENCES:
+                    return
+    except (MedtuneError, RuntimeError, OSError) as error:
+        log.warning("The lead was left out: %s", error)
+
+
+def _generate(
+    assistant: Assistant,
+    draft: Draft,
+    turns: Sequence[Message],
+    passages: Sequence[Passage],
+    engine: Engine,
+    sampling: Sampling,
+) -> Iterator[Event]:
+    """The model's answer as far as the passages back it; where they back none of it, the passages' own words."""
+    sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, assistant.section.max_new_tokens))
+    messages = _prompt("generate", turns, passages, engine, sampling)
+    said = 0
+    for sentence in _written(assistant, draft, messages, engine, sampling, passages):
+        if sentence.support == "unsupported" and assistant.section.unsupported == "drop":
+            continue
+        marked = sentence if sentence.support == "supported" else _marked(draft, sentence)
+        yield _cited(draft, "details" if said else "in_short", marked, passages)
+        said += sentence.support == "supported"
+    draft.finish_reason = draft.completion.finish_reason if draft.completion else "stop"
+    if not said:
+        yield from _quote(assistant, draft, turns, passages, None, sampling)
+        return
+    care = [p for p in assistant.neighbours(passages[0]) if SECTION_OF.get(p.section) == "seek_care"]
+    for passage in care:
+        for text in split(passage.text):
+            draft.cite(passage, text)
+            yield draft.say("seek_care", Sentence(text, "supported", (passage.id,), 1.0))
+
+
+def _written(
+    assistant: Assistant,
+    draft: Draft,
+    messages: Sequence[Message],
+    engine: Engine,
+    sampling: Sampling,
+    passages: Sequence[Passage],
+) -> Generator[Sentence, None, None]:
+    """Generated sentences as they become whole, with their support; those without are noted as withheld."""
+    splitter, threshold, pieces = Splitter(), assistant.section.support, 0
+    draft.completion = Completion("", prompt_tokens=engine.count(messages))
+    with closing(engine.stream(messages, sampling)) as stream:
+        for piece in draft.timing("generation", stream):
+            pieces += 1
+            draft.completion = piece.completion or replace(draft.completion, completion_tokens=pieces)
+            whole = splitter.feed(piece.text)
+            if piece.completion:
+                rest = splitter.rest()
+                whole += rest if piece.completion.finish_reason == "stop" else []
+                for text in rest if piece.completion.finish_reason != "stop" else ():
+                    draft.withhold(text, "cut off")
+            for text in whole:
+                with draft.timed("grounding"):
+                    sentence, why = assistant.grounding.check(text, passages, threshold)
+                if why and assistant.section.unsupported == "drop":
+                    draft.withhold(text, why)
+                yield sentence
+
+
+def _marked(draft: Draft, sentence: Sentence) -> Sentence:
+    return replace(sentence, text=f"{draft.wording.line('unsupported')} {sentence.text}")
+
+
+def _cited(draft: Draft, section: str, sentence: Sentence, passages: Sequence[Passage]) -> Event:
+    for passage in passages:
+        if passage.id in sentence.passages:
+            draft.cite(passage, split(passage.text)[0])
+    return draft.say(section, sentence)
+
+
+def _prompt(
+    name: str, turns: Sequence[Message], passages: Sequence[Passage], engine: Engine, sampling: Sampling
+) -> tuple[Message, ...]:
+    """System text, earlier turns, and the question under as many passages as the engine's window takes."""
+    texts = [injection.neutralise(f"{p.title}. {p.section}. {p.text}", PASSAGE_CHARACTERS) for p in passages]
+
+    def question(shown: int) -> str:
+        return "\n\n".join([*texts[:shown], f"Question: {turns[-1].content}"])
+
+    room = max((engine.window or WINDOW) - sampling.max_new_tokens, 64)
+    return window.fit(prompt(name), turns[:-1], question, len(texts), engine.count, room)

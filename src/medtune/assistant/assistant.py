@@ -1,0 +1,157 @@
+"""A conversation in, a reply out that can be answered for: the same object behind terminal, API, page and evaluation.
+
+Covered: the order of the steps and what each may do, events while they run, faults. Not covered: the guards
+(`guards`), what is said in an emergency (`escalation`), searching (`knowledge`), wording an answer (`answer`), checking
+it (`grounding`), putting all of this together from a run's folder (`open`).
+
+The order: guards, on the user's own turns (a client's system message is dropped: it can switch nothing off); in an
+emergency or crisis fixed text and nothing else; out of scope a refusal that says what can be asked; a note where the
+question asks for individual advice; search; answer; at the end disclaimer and sources. The model sees a conversation
+only after all guards have let it through. Whatever breaks, a guard above all, ends in a fixed reply with `is_error`.
+
+Urgency: `emergency` where the emergency or crisis guard fires. `urgent` where the emergency guard comes near its
+threshold (`NEAR`), or where individual advice is asked for in pregnancy or for a child; the first of these is told to
+see a doctor today, the second to ask one before acting. `not_medical` out of scope. Else `routine`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from medtune.assistant import answer
+from medtune.assistant.draft import Draft
+from medtune.assistant.grounding import Grounding
+from medtune.assistant.wording import Wording, wording
+from medtune.models.engine import Engine, Sampling
+from medtune.recipe_assistant import AssistantSection
+from medtune.run_dir import hash_of
+from medtune.types import Event, Hit, Message, Passage, Reply, ReplySection, Verdict
+
+log = logging.getLogger(__name__)
+
+NEAR = 0.5
+"""Share of the emergency threshold from which a message that does not reach it is treated as urgent."""
+FRAGILE = ("pregnancy", "child")
+
+
+@dataclass(frozen=True)
+class Assistant:
+    """Everything that a reply rests on. Frozen and without state of its own: any number of threads may ask it.
+
+    `check` is the guards on a conversation, by name; `search(text, k)` the best passages first; `neighbours(passage)`
+    all passages of the same document, in order; `grounding` compares texts. `engine` None answers by quoting alone.
+    `hashes` names what was loaded (guards, index, engine ...). `emergency_threshold` is the emergency guard's.
+    """
+
+    section: AssistantSection
+    check: Callable[[Sequence[Message]], Mapping[str, Verdict]]
+    escalate: Callable[[Verdict, str, str], tuple[ReplySection, ...]]
+    phone: str
+    search: Callable[[str, int], Sequence[Hit]]
+    neighbours: Callable[[Passage], Sequence[Passage]]
+    grounding: Grounding = field(default_factory=Grounding)
+    engine: Engine | None = None
+    emergency_threshold: float = 0.5
+    hashes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def hash(self) -> str:
+        """Equal for assistants that answer alike: over what was loaded, the section and the fixed texts."""
+        engine = self.engine.hash if self.engine else ""
+        return hash_of(dict(self.hashes), engine, self.section.model_dump(mode="json"), self.wording.texts)
+
+    @property
+    def wording(self) -> Wording:
+        """The fixed texts in the section's language."""
+        return wording(self.section.language, self.phone)
+
+    def reply(self, messages: Sequence[Message], sampling: Sampling | None = None) -> Reply:
+        """The reply to a conversation that ends with the user's turn: the last event of `stream`."""
+        *_, last = self.stream(messages, sampling)
+        assert last.reply is not None
+        return last.reply
+
+    def stream(self, messages: Sequence[Message], sampling: Sampling | None = None) -> Generator[Event, None, None]:
+        """The reply as it is made; see `Event` for the order. Never raises on what a conversation holds.
+
+        `sampling` steers the model's wording; `assistant.max_new_tokens` stays the upper bound of its tokens. Closing
+        the iterator stops the model.
+        """
+        turns = _conversation(messages)
+        words = self.wording
+        disclosure = "" if any(m.role == "assistant" for m in turns) else words.line("disclosure")
+        draft = Draft(words, self.section.disclaimer or words.line("disclaimer"), disclosure)
+        with draft.timed("total"):
+            try:
+                yield from self._steps(draft, turns, sampling or Sampling(self.section.max_new_tokens))
+            except Exception as error:
+                log.exception("The reply could not be made: %s", type(error).__name__)
+                yield from _broken(draft)
+            yield from draft.disclose()
+            yield from draft.plain(draft.disclaimer, "disclaimer")
+        yield Event("sources", sources=tuple(draft.sources))
+        yield Event("withheld", withheld=tuple(draft.withheld))
+        yield Event("reply", reply=draft.reply())
+
+    def passages(self, query: str) -> tuple[Passage, ...]:
+        """What an answer to `query` may rest on, the best first; none where nothing that was found fits."""
+        hits = self.search(query, self.section.knowledge.passages)
+        return tuple(hit.passage for hit in hits)
+
+    def _steps(self, draft: Draft, turns: Sequence[Message], sampling: Sampling) -> Iterator[Event]:
+        with draft.timed("guards"):
+            verdicts = self.check(turns)
+        draft.verdicts = tuple(verdicts.values())
+        for verdict in draft.verdicts:
+            yield Event("verdict", verdict=verdict)
+        alarms = [v for name in ("emergency", "crisis") if (v := verdicts[name]).verdict and not v.is_error]
+        if alarms:
+            draft.urgency = "emergency"
+            for alarm in alarms:
+                for section in self.escalate(alarm, self.section.country, self.section.language):
+                    yield draft.show(section)
+            return
+        yield from draft.disclose()
+        if any(verdict.is_error for verdict in draft.verdicts):
+            log.error("A guard could not decide: %s", "; ".join(v.reason for v in draft.verdicts if v.is_error))
+            yield from _broken(draft)
+            return
+        if not verdicts["scope"].verdict:
+            draft.urgency = "not_medical"
+            yield from draft.say_all("notice", draft.wording.fixed("out_of_scope"))
+            return
+        yield from self._notices(draft, verdicts)
+        # A conversation that tries to instruct the assistant is answered from the passages' own words alone.
+        engine = None if verdicts["injection"].verdict else self.engine
+        yield from answer.answer(self, draft, turns, engine, sampling)
+
+    def _notices(self, draft: Draft, verdicts: Mapping[str, Verdict]) -> Iterator[Event]:
+        """What must be said before an answer, and how urgent the question is."""
+        if verdicts["emergency"].score >= NEAR * self.emergency_threshold:
+            draft.urgency = "urgent"
+            yield from draft.say_all("notice", draft.wording.fixed("urgent"))
+        advice = verdicts["advice"]
+        if advice.verdict:
+            draft.urgency = "urgent" if advice.kind in FRAGILE else draft.urgency
+            yield from draft.say_all("notice", draft.wording.fixed("advice", advice.kind))
+
+
+def _broken(draft: Draft) -> Iterator[Event]:
+    """The safe reply where something failed: nothing generated, the emergency number, whom else to ask."""
+    draft.is_error, draft.finish_reason = True, "error"
+    draft.urgency = "urgent" if draft.urgency == "routine" else draft.urgency
+    if draft.urgency != "emergency":
+        yield from draft.disclose()
+    yield from draft.say_all("notice", draft.wording.fixed("cut_off" if draft.sections else "broken"))
+    if draft.sections:
+        yield from draft.say_all("notice", draft.wording.fixed("broken")[1:])
+
+
+def _conversation(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The user's and the assistant's turns, up to the user's last one."""
+    turns = [message for message in messages if message.role in ("user", "assistant")]
+    while turns and turns[-1].role != "user":
+        turns.pop()
+    return tuple(turns)

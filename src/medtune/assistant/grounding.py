@@ -1,0 +1,189 @@
+"""Whether the passages say what a generated sentence says.
+
+Covered: a support score in 0..1, the passages that support, numbers and units that no passage has, negations and
+opposites that turn a passage's statement round. Not covered: inference over several sentences; there is no model of
+entailment here, so a sentence whose words all stand in a passage but whose relation is another can pass.
+
+The score: of the sentence's content words, weighted by how rare each is, the share that stands in the best two
+neighbouring sentences of one passage; with an encoder, the mean of that and of the similarity to those sentences.
+A number that stands in none of the cited passages, or the opposite of what the best sentence says, sets it to 0.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medtune.assistant.sentences import split
+from medtune.assistant.words import content, plain, stem
+from medtune.types import Passage, Sentence
+
+if TYPE_CHECKING:
+    from medtune.models.encoder import Encoder
+
+OVERLAP = 0.5
+"""Share of a sentence's words that a passage's sentence must have before their negations are compared."""
+NEGATIONS = frozenset(
+    """no not never none neither nor without cannot cant dont doesnt didnt isnt arent wasnt wont shouldnt wouldnt
+    couldnt hardly rarely nunca jamas sin ningun ninguna tampoco""".split()  # noqa: SIM905
+)
+OPPOSITES = {
+    "safe": "unsafe dangerous harmful",
+    "increase raise rise higher high more grow": "decrease lower low less reduce fall shrink",
+    "always": "never rarely seldom",
+    "common": "rare uncommon",
+    "start begin": "stop avoid quit",
+    "hot warm": "cold cool",
+    "harmless benign": "malignant",
+    "curable": "incurable",
+    "left": "right",
+    "before": "after",
+    "likely": "unlikely",
+    "possible": "impossible",
+    "necessary": "unnecessary",
+    "upper": "lower",
+    "gain": "loss lose",
+    "men male": "women female",
+    "best good": "worst bad",
+}
+_OPPOSITE: dict[str, set[str]] = {}
+for _left, _right in [*OPPOSITES.items(), *((right, left) for left, right in OPPOSITES.items())]:
+    for _word in _left.split():
+        _OPPOSITE.setdefault(stem(_word), set()).update(map(stem, _right.split()))
+NUMBER_WORDS = dict(
+    pair.split(":")
+    for pair in """two:2 three:3 four:4 five:5 six:6 seven:7 eight:8 nine:9 ten:10 eleven:11 twelve:12 fifteen:15
+    twenty:20 thirty:30 forty:40 fifty:50 hundred:100 half:0.5""".split()  # noqa: SIM905
+)
+UNITS = {
+    form: forms.split()[0]
+    for forms in (
+        "% percent", "mg milligram milligrams", "mcg microgram micrograms ug", "g gram grams", "kg kilo kilos kilogram",
+        "ml milliliter milliliters millilitre millilitres cc", "l liter liters litre litres", "iu units unit",
+        "second seconds sec", "minute minutes min mins", "hour hours hr hrs h", "day days", "week weeks wk wks",
+        "month months", "year years yr yrs", "time times", "tablet tablets pill pills", "drop drops", "mmhg", "mmol",
+        "degree degrees c f", "inch inches", "cm centimeter centimeters centimetre", "mm", "calorie calories kcal",
+    )
+    for form in forms.split()
+}  # fmt: skip
+_NUMBER = re.compile(
+    rf"(?<![\w.])(?P<value>\d+(?:[.,]\d+)*|{'|'.join(NUMBER_WORDS)})(?![\d])[\s-]?°?\s?(?P<unit>%|[a-z]+\b)?"
+)
+_THOUSANDS = re.compile(r"(?<=\d)[.,](?=\d{3}(?!\d))")
+_CLAUSE = re.compile(r"[,;:.!?()]|\b(?:but|although|though|while|unless|except|pero|aunque|sino)\b")
+_TOKEN = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
+
+Rarity = Callable[[str], float]
+"""The weight of a stemmed word: near 0 for what stands everywhere, 1 for what is rare."""
+
+
+def alike(word: str) -> float:
+    """Every content word weighs the same: what is taken where nothing is known about a library."""
+    del word
+    return 1.0
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """How sentences are compared with passages: the weight of words, and an encoder where there is one."""
+
+    rarity: Rarity = alike
+    encoder: Encoder | None = None
+
+    def check(self, text: str, passages: Sequence[Passage], threshold: float) -> tuple[Sentence, str]:
+        """`text` as a sentence with its support, and why it is unsupported ("" where it is supported)."""
+        found = [(self._support(text, passage), passage) for passage in passages]
+        best = max((score for (score, _), _ in found), default=0.0)
+        backing = [p for (score, fault), p in found if score >= max(threshold, 0.9 * best) and not fault]
+        if backing and best > 0:
+            return Sentence(text, "supported", tuple(p.id for p in backing), round(best, 3)), ""
+        faults = [fault for (_, fault), _ in found if fault]
+        return Sentence(text, "unsupported", (), round(best, 3)), (faults or ["no passage says this"])[0]
+
+    def recall(self, words: Sequence[str], text: str) -> float:
+        """Share of `words`, weighted by rarity, that stand in `text`."""
+        there, wanted = _stems(text), set(words)
+        total = sum(map(self.rarity, wanted))
+        return sum(self.rarity(word) for word in wanted if word in there) / total if total else 0.0
+
+    def _support(self, text: str, passage: Passage) -> tuple[float, str]:
+        """Score of `text` against one passage, and the contradiction that sets it to 0."""
+        words = content(text)
+        spans = _spans(passage)
+        if not words or not spans:
+            return 0.0, ""
+        # The title says what a passage is about and need not be repeated by its sentences.
+        scores = [self.recall(words, f"{passage.title} {span}") for span in spans]
+        at = int(np.argmax(scores))
+        score, span = scores[at], spans[at]
+        if self.encoder is not None:
+            one, other = self.encoder.encode([text, span])
+            score = (score + max(0.0, float(one @ other))) / 2
+        fault = _missing_number(text, passage) or _contradiction(text, passage, self.recall)
+        return (0.0, fault) if fault else (score, "")
+
+
+def _missing_number(text: str, passage: Passage) -> str:
+    """Which number of `text`, with its unit, does not stand in the passage."""
+    there = _numbers(f"{passage.title}. {passage.text}")
+    missing = sorted(_numbers(text) - there)
+    return f"the number {missing[0].strip()} does not stand in the passage" if missing else ""
+
+
+@lru_cache(maxsize=4096)
+def _numbers(text: str) -> frozenset[str]:
+    """Every number of `text` as "12", and once more as "12 mg" where a unit follows it."""
+    found = set()
+    for hit in _NUMBER.finditer(plain(text)):
+        value = NUMBER_WORDS.get(hit["value"], hit["value"])
+        value = _THOUSANDS.sub("", value).replace(",", ".")
+        unit = UNITS.get(hit["unit"] or "", "")
+        found |= {value, f"{value} {unit}"} if unit else {value}
+    return frozenset(found)
+
+
+def _contradiction(text: str, passage: Passage, recall: Callable[[Sequence[str], str], float]) -> str:
+    """Where `text` denies what the nearest sentence of the passage says, or says the opposite word."""
+    words = content(text)
+    near = max(split(passage.text), key=lambda sentence: recall(words, sentence))
+    if recall(words, near) < OVERLAP:
+        return ""
+    mine, theirs = _polarities(text), _polarities(near)
+    turned = [word for word in mine if word in theirs and mine[word] != theirs[word]]
+    if turned:
+        return f"a passage says the opposite about {turned[0]}"
+    for word in mine:
+        if word not in theirs and (other := _OPPOSITE.get(word, set()) & set(theirs) - set(mine)):
+            return f"a passage says {min(other)} where this says {word}"
+    return ""
+
+
+@lru_cache(maxsize=4096)
+def _polarities(text: str) -> dict[str, bool]:
+    """Content words, and whether each stands behind a negation in its own part of the sentence."""
+    found: dict[str, bool] = {}
+    for clause in _CLAUSE.split(plain(text)):
+        is_negated = False
+        for token in _TOKEN.findall(clause.replace("not only", "")):
+            is_negated = is_negated or token.replace("'", "") in NEGATIONS
+            for word in content(token):
+                found[word] = is_negated
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _stems(text: str) -> frozenset[str]:
+    return frozenset(content(text))
+
+
+@lru_cache(maxsize=1024)
+def _spans(passage: Passage) -> tuple[str, ...]:
+    """Two neighbouring sentences at a time: what a lead draws together often stands in two."""
+    sentences = split(passage.text)
+    return tuple(f"{a} {b}" for a, b in pairwise(sentences)) or tuple(sentences)
