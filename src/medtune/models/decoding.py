@@ -43,7 +43,7 @@ def greedy(
 
     A finished row leaves the batch, so that it costs nothing while others go on.
     """
-    state: _State = (_EncoderDecoder if base_of(model).config.is_encoder_decoder else _Decoder)(model, rows)
+    state = state_of(model, rows)
     answers: list[list[int]] = [[] for _ in rows]
     alive, ends = list(range(len(rows))), set(stop)
     logits = state.start()
@@ -125,13 +125,18 @@ def _padded(model: PreTrainedModel | PeftModel, rows: Sequence[list[int]], *, le
     return {"inputs_embeds": embeddings, **inputs}
 
 
-class _State(Protocol):
+class State(Protocol):
     """One batch on its way: each call gives the logits of the next token, (rows, vocabulary)."""
 
     def __init__(self, model: PreTrainedModel | PeftModel, rows: Sequence[list[int]]) -> None: ...
     def start(self) -> Tensor: ...
     def step(self, tokens: Tensor) -> Tensor: ...
     def keep(self, kept: Tensor) -> None: ...
+
+
+def state_of(model: PreTrainedModel | PeftModel, rows: Sequence[list[int]]) -> State:
+    """The beginning of a batch of prompts; whoever steps it does so under `torch.no_grad`."""
+    return (_EncoderDecoder if base_of(model).config.is_encoder_decoder else _Decoder)(model, rows)
 
 
 class _Decoder:
