@@ -7,9 +7,10 @@ The string under a field is its help and its entry in docs/recipe.md. Validation
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from medtune.recipe_assistant import AssistantSection
 from medtune.recipe_evaluate import EvaluateSection
@@ -98,12 +99,23 @@ class CleanSection(Section):
     """Answers with fewer words are junk."""
     max_answer_words: int | None = Field(None, ge=1)
     """Answers with more words are dropped; null keeps them (they are cut at `data.max_length` tokens)."""
+    exclude: str | None = None
+    """Answers in which this regular expression is found are dropped: tables, lists of links and the like."""
     max_repeats: int | None = Field(20, ge=1)
     """An answer that stands this often word for word under different questions is boilerplate: the rest are dropped."""
     near_duplicate: float = Field(0.8, gt=0, le=1)
     """Word Jaccard similarity from which two answers count as near duplicates."""
     max_bad_rows: Share = 0.01
     """Share of broken rows past which the run stops."""
+
+    @field_validator("exclude")
+    @classmethod
+    def _is_expression(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"not a regular expression ({error}): {value!r}") from None
+        return value
 
 
 class SplitSection(Section):
@@ -190,8 +202,8 @@ class TuneSection(Section):
     """Conversations in one forward pass on one device."""
     accumulation: int = Field(1, ge=1)
     """Forward passes per update; 8 x 1 and 2 x 4 give the same update."""
-    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
-    """AdamW, or bitsandbytes' AdamW with 8-bit state."""
+    optimizer: Literal["adamw", "adamw_8bit", "muon"] = "adamw"
+    """AdamW, bitsandbytes' AdamW with 8-bit state, or Muon on the hidden matrices (for training from scratch)."""
     scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
     """Shape of the learning rate over time."""
     warmup: Share = 0.03
@@ -262,6 +274,11 @@ def known_bad_pairs(recipe: Recipe) -> list[tuple[bool, str]]:
             tune.method == "full" and model.quantization == "nf4",
             "tune.method: full and model.quantization: nf4 exclude each other, because 4-bit weights have no gradient. "
             "Set tune.method: lora (that is QLoRA) or model.quantization: none.",
+        ),
+        (
+            tune.optimizer == "muon" and tune.method != "full",
+            f"tune.optimizer: muon and tune.method: {tune.method} exclude each other, because Muon makes updates of "
+            "whole weight matrices orthogonal, and an adapter's are none. Set tune.optimizer: adamw.",
         ),
         (
             tune.lora.dora and model.quantization == "nf4" and model.device == "cpu",

@@ -257,6 +257,18 @@ def test_plain_text_is_supervised_but_for_its_first_token() -> None:
     assert sample.labels == [-100, *sample.input_ids[1:]]
 
 
+def test_long_text_is_read_whole_in_windows_that_share_one_token() -> None:
+    tokenizer, template = shaped("TinyLlama/TinyLlama-1.1B-Chat-v1.0")
+    text = Conversation("text", (Message("text", "The lungs take up oxygen from the air. " * 9),))
+    (whole,) = ct.samples(template, tokenizer, [text], 512)
+    windows = list(ct.samples(template, tokenizer, [text], 16))
+    assert len(windows) > 5
+    assert all(len(w.input_ids) <= 16 and w.truncated == 0 and w.labels[0] == -100 for w in windows)
+    assert [label for w in windows for label in w.labels[1:]] == whole.labels[1:], "each token is predicted once"
+    assert [w.input_ids[0] for w in windows[1:]] == [w.input_ids[-1] for w in windows[:-1]]
+    assert list(ct.samples(template, tokenizer, [text], 16, turns="last")) == windows[:1], "one likelihood per row"
+
+
 @pytest.mark.parametrize("base", ["google/flan-t5-base", "facebook/bart-base"])
 def test_encoder_decoders_get_one_sample_per_answer(base: str) -> None:
     tokenizer, template = shaped(base)

@@ -76,11 +76,11 @@ def norms_changed(model):
         return sum("forward" in vars(m) for m in model.modules() if "norm" in type(m).__name__.lower())
 
 
-def test_frozen_rms_norms_are_changed_and_no_others(tiny_model):
+def test_rms_norms_are_changed_and_no_others(tiny_model):
     assert norms_changed(tiny_model("llama").requires_grad_(False)) == 5
     assert norms_changed(tiny_model("t5").requires_grad_(False)) == 12
     assert norms_changed(tiny_model("gemma").requires_grad_(False)) == 0
-    assert norms_changed(tiny_model("llama")) == 0, "trained norms need a gradient"
+    assert norms_changed(tiny_model("llama")) == 5, "trained ones too"
     assert norms_changed(tiny_model("gpt2").requires_grad_(False)) == 0
 
 
@@ -97,15 +97,22 @@ def test_norm_with_other_formula_of_the_same_name_is_left_alone(tiny_model):
 
 def test_norm_equals_the_plain_one_in_bfloat16_too():
     torch.manual_seed(0)
-    weight = torch.rand(16) + 0.5
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 4e-2)):
+        weight = (torch.rand(16) + 0.5).requires_grad_()
         x = torch.randn(2, 5, 16, dtype=dtype, requires_grad=True)
         upstream = torch.randn(2, 5, 16, dtype=dtype)
         plain = nn.functional.rms_norm(x.float(), (16,), weight, 1e-6)
-        (expected,) = torch.autograd.grad(plain, x, upstream.float())
-        ours = kernels._Norm.apply(x, weight.to(dtype), 1e-6)
-        (found,) = torch.autograd.grad(ours, x, upstream)
-        assert same([ours.float(), found.float()], [plain, expected.float()], tolerance)
+        expected = torch.autograd.grad(plain, (x, weight), upstream.float())
+        ours = kernels._Norm.apply(x, weight, 1e-6, dtype)
+        found = torch.autograd.grad(ours, (x, weight), upstream)
+        assert [grad.dtype for grad in found] == [dtype, torch.float32]
+        assert same([ours.float(), *(g.float() for g in found)], [plain, *(g.float() for g in expected)], tolerance)
+
+
+def test_norm_under_autocast_hands_the_products_what_they_take(tiny_model):
+    model = tiny_model("llama")
+    with kernels.fast(model), torch.autocast("cpu", torch.bfloat16):
+        assert model.model.norm(torch.randn(1, 3, 32)).dtype == torch.bfloat16
 
 
 def test_layers_are_put_back_after_an_error(tiny_model):

@@ -13,10 +13,11 @@ from dataclasses import replace
 from medtune.recipe import CleanSection
 from medtune.types import Conversation, Message
 
-EMPTY, JUNK, TOO_LONG = (
+EMPTY, JUNK, TOO_LONG, EXCLUDED = (
     "empty question or answer",
     "fewer words than min_answer_words",
     "more words than max_answer_words",
+    "answer matches data.clean.exclude",
 )
 
 _CONTROL = (*range(0x09), 0x0B, *range(0x0E, 0x20), 0x7F)
@@ -55,4 +56,6 @@ def rejection(conversation: Conversation, section: CleanSection) -> str:
         return JUNK
     if section.max_answer_words is not None and words > section.max_answer_words:
         return TOO_LONG
+    if section.exclude and re.search(section.exclude, conversation.answer):
+        return EXCLUDED
     return ""

@@ -35,13 +35,14 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         heads, group, length, width = q.shape
+        q = q * scale  # here and not on the scores, of which there are many more
         out = torch.empty_like(q)
         kept = []
         for start in range(0, length, BLOCK):
             stop = min(start + BLOCK, length)
             rows = q[:, :, start:stop].reshape(heads, -1, width)
             scores = torch.bmm(rows, k[:, :stop].transpose(1, 2)).view(heads, group, stop - start, stop)
-            scores.mul_(scale)[..., start:].add_(_causal(stop - start, scores.dtype, scores.device))
+            scores[..., start:].add_(_causal(stop - start, scores.dtype, scores.device))
             probability = torch.softmax(scores, -1).view(heads, -1, stop)
             out[:, :, start:stop] = torch.bmm(probability, v[:, :stop]).view(heads, group, stop - start, width)
             kept.append(probability)
@@ -60,10 +61,10 @@ class _Attention(torch.autograd.Function):
             out = grad[:, :, start:stop].reshape(heads, -1, width)
             grad_v[:, :stop].baddbmm_(probability.transpose(1, 2), out)
             inner = torch.bmm(out, v[:, :stop].transpose(1, 2))
-            inner = torch._softmax_backward_data(inner, probability, -1, probability.dtype).mul_(ctx.scale)
+            inner = torch._softmax_backward_data(inner, probability, -1, probability.dtype)
             grad_q[:, :, start:stop] = torch.bmm(inner, k[:, :stop]).view(heads, group, stop - start, width)
             grad_k[:, :stop].baddbmm_(inner.transpose(1, 2), rows)
-        return grad_q, grad_k, grad_v, None
+        return grad_q.mul_(ctx.scale), grad_k, grad_v, None
 
 
 def _causal(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -179,9 +179,10 @@ def samples(
     *,
     turns: Literal["all", "last"] = "all",
 ) -> Iterator[Sample]:
-    """The conversations as ids and labels, in order: one sample each, or one per assistant turn for encoder-decoders.
+    """The conversations as ids and labels, in order: one sample each, or one per assistant turn for encoder-decoders,
+    or one per window of `max_length` tokens for a plain text.
 
-    `turns="last"` supervises the final answer alone. A sample may have no supervised token; the caller counts or
+    `turns="last"` supervises the final answer alone (of a plain text the first window), one sample each. A sample may have no supervised token; the caller counts or
     refuses it. Raises ModelError, with the conversation's id, where the template refuses its turns.
     """
     rows = iter(conversations)
@@ -199,7 +200,8 @@ def _causal(
     for conversation, row in zip(batch, rows, strict=True):
         grown = grow(tokenizer, row, list(islice(encoded, len(row))))
         if conversation.messages[-1].role == "text":
-            yield _document(conversation.id, tokenizer, conversation.answer, max_length)
+            windows = _document(conversation.id, tokenizer, conversation.answer, max_length)
+            yield from windows if turns == "all" else windows[:1]
         else:
             yield _labelled(conversation.id, grown if turns == "all" else grown[-2:], ends, max_length)
 
@@ -233,12 +235,14 @@ def _labelled(id: str, grown: list[list[int]], ends: set[int], max_length: int) 
     return Sample(id, kept, ([IGNORED] * len(start) + labels[head:stop])[:max_length], stop - len(kept))
 
 
-def _document(id: str, tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> Sample:
+def _document(id: str, tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> list[Sample]:
+    """A plain text as windows that share one token: each token but the very first is predicted once, none is cut."""
     ids = encode(tokenizer, [inert(tokenizer, text)], special=True)[0]
     if tokenizer.eos_token_id is not None and ids[-1:] != [tokenizer.eos_token_id]:
         ids.append(tokenizer.eos_token_id)
-    kept = ids[:max_length]
-    return Sample(id, kept, [IGNORED, *kept[1:]], len(ids) - len(kept))
+    starts = range(0, max(len(ids) - 1, 1), max_length - 1)
+    windows = [ids[start : start + max_length] for start in starts]
+    return [Sample(id, window, [IGNORED, *window[1:]]) for window in windows]
 
 
 def _pairs(

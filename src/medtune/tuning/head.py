@@ -1,8 +1,8 @@
 """The language-model head and the loss, computed where there is a label and nowhere else.
 
 A plain training step multiplies every position with the whole vocabulary and keeps the logits, their float32 copy and
-their gradient. Here only supervised positions reach the head, a slice at a time, and a frozen head's gradient is taken
-in the same pass, so that no logits outlive their slice. `supervised` switches a model's own head to this inside a
+their gradient. Here only supervised positions reach the head, a slice at a time, and the gradients are taken in the
+same pass, so that no logits outlive their slice. `supervised` switches a model's own head to this inside a
 block; what the model then returns as `logits` is the negative log-likelihood of each supervised token.
 
 Covered: linear heads with or without bias, frozen or trained, of causal and encoder-decoder models. Not covered: models
@@ -32,37 +32,61 @@ class _Likelihood(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
-        nll = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-        table = weight.to(hidden.dtype)
-        wants_grad = ctx.needs_input_grad[0] and not ctx.needs_input_grad[1]
-        grad = torch.empty_like(hidden) if wants_grad else None
-        room = _room(hidden, table)
-        for part in _slices(len(hidden), len(weight)):
-            error, nll[part] = _error(hidden[part], table, bias, targets[part], room)
-            if grad is not None:
-                torch.mm(error, table, out=grad[part])
-        ctx.has_bias = bias is not None
-        ctx.save_for_backward(*((grad,) if grad is not None else (hidden, weight, bias, targets)))
+        ctx.is_frozen = not ctx.needs_input_grad[1]
+        nll, grads = _walk(hidden, weight, bias, targets, None, (ctx.needs_input_grad[0], not ctx.is_frozen))
+        ctx.inputs = () if ctx.is_frozen else (hidden, weight, bias, targets)
+        ctx.save_for_backward(*grads)
         return nll
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        if len(ctx.saved_tensors) == 1:
-            grad = ctx.saved_tensors[0]
-            return grad * upstream[:, None].to(grad.dtype), None, None, None
-        hidden, weight, bias, targets = ctx.saved_tensors
-        table = weight.to(hidden.dtype)
-        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
-        grad_bias = torch.zeros_like(bias, dtype=torch.float32) if ctx.has_bias else None
-        room = _room(hidden, table)
-        for part in _slices(len(hidden), len(weight)):
-            error, _ = _error(hidden[part], table, bias, targets[part], room)
+        grads = ctx.saved_tensors
+        if ctx.is_frozen:
+            return grads[0] * upstream[:, None].to(grads[0].dtype), None, None, None
+        if not len(upstream):  # a process of several that got no label in this pass
+            return (*grads, None)
+        factor = upstream[:1].sum()  # of a batch without targets: 0
+        if bool((upstream == factor).all()):  # a mean over all tokens: what was summed needs only its factor
+            scaled = tuple(None if grad is None else grad * factor.to(grad.dtype) for grad in grads)
+        else:
+            scaled = _walk(*ctx.inputs, upstream, (True, True))[1]
+        return scaled[0], scaled[1], scaled[2], None
+
+
+def _walk(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    upstream: Tensor | None,
+    wants: tuple[bool, bool],
+) -> tuple[Tensor, tuple[Tensor | None, Tensor | None, Tensor | None]]:
+    """Likelihoods, and the gradients of their sum (weighted by `upstream`): of hidden, of weight and bias, as wanted.
+
+    In one pass over the slices, since the logits of a slice are the dearest thing to compute twice.
+    """
+    nll = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+    table = weight.to(hidden.dtype)
+    grad_hidden = torch.empty_like(hidden) if wants[0] else None
+    trains = wants[0] and wants[1]  # scoring under no_grad wants nothing, whatever the weight's flag says
+    grad_weight = torch.zeros_like(weight, dtype=torch.float32) if trains else None
+    grad_bias = torch.zeros_like(bias, dtype=torch.float32) if trains and bias is not None else None
+    room = _room(hidden, table)
+    for part in _slices(len(hidden), len(weight)):
+        error, nll[part] = _error(hidden[part], table, bias, targets[part], room)
+        if upstream is not None:
             error.mul_(upstream[part, None])
-            if grad_bias is not None:
-                grad_bias += error.sum(0, dtype=torch.float32)
+        if grad_bias is not None:
+            grad_bias += error.sum(0, dtype=torch.float32)
+        if grad_hidden is not None:
             torch.mm(error, table, out=grad_hidden[part])
+        if grad_weight is not None:
             grad_weight += error.T @ hidden[part]
-        return grad_hidden, grad_weight.to(weight.dtype), None if grad_bias is None else grad_bias.to(bias.dtype), None
+    return nll, (
+        grad_hidden,
+        None if grad_weight is None else grad_weight.to(weight.dtype),
+        None if grad_bias is None or bias is None else grad_bias.to(bias.dtype),
+    )
 
 
 def _slices(rows: int, vocabulary: int) -> Iterator[slice]:

@@ -5,8 +5,8 @@ copies of A and B are cast instead (they are small), and the update is added to 
 their gradients and the optimizer stay float32. Autograd keeps four matrices for a norm and walks them ten times;
 written out it is three passes.
 
-Covered: plain LoRA on linear layers, 4-bit ones included; norms that multiply the normalised input by a frozen weight.
-Not covered: DoRA, several active adapters, merged layers, trained norms, Gemma's norm: those keep their own forward.
+Covered: plain LoRA on linear layers, 4-bit ones included; norms that multiply the normalised input by a weight.
+Not covered: DoRA, several active adapters, merged layers, Gemma's norm: those keep their own forward.
 """
 
 from __future__ import annotations
@@ -70,33 +70,38 @@ def _is_plain(layer: LoraLayer) -> bool:
 
 
 class _Norm(torch.autograd.Function):
-    """x / sqrt(mean(x^2) + epsilon) * weight over the last dimension; statistics in float32."""
+    """x / sqrt(mean(x^2) + epsilon) * weight over the last dimension, as `dtype`; statistics in float32."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
         wide = x.float() if x.dtype != torch.float32 else x.clone()
         scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
-        normal = wide.mul_(scale).to(x.dtype)
+        normal = wide.mul_(scale).to(dtype)
         ctx.save_for_backward(normal, scale, weight)
-        return normal * weight
+        ctx.dtype = x.dtype
+        return normal * weight.to(dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         normal, scale, weight = ctx.saved_tensors
-        inner = grad * weight
-        along = (inner * normal).sum(-1, keepdim=True, dtype=torch.float32).div_(normal.shape[-1])
-        return inner.sub_(normal * along.to(normal.dtype)).mul_(scale), None, None
+        product = grad * normal
+        grad_weight = product.view(-1, len(weight)).sum(0, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        along = (product @ weight.to(grad.dtype)).float().div_(normal.shape[-1])[..., None]
+        inner = (grad * weight.to(grad.dtype)).sub_(normal * along.to(normal.dtype)).to(ctx.dtype).mul_(scale)
+        return inner, grad_weight, None, None
 
 
 def _norm_forward(self: Any, hidden_states: Tensor) -> Tensor:
-    return _Norm.apply(hidden_states, self.weight, self.variance_epsilon)  # type: ignore[no-any-return,no-untyped-call]
+    # Under autocast every product behind a norm would cast its output down again, so it is written as they take it.
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else hidden_states.dtype
+    return _Norm.apply(hidden_states, self.weight, self.variance_epsilon, dtype)  # type: ignore[no-any-return,no-untyped-call]
 
 
 @torch.no_grad()
 def _is_rms_norm(module: nn.Module) -> bool:
     """Whether `module` computes what `_Norm` does, tried on a vector: families share the name and not the formula."""
     weight = getattr(module, "weight", None)
-    if not isinstance(weight, nn.Parameter) or weight.requires_grad or not hasattr(module, "variance_epsilon"):
+    if not isinstance(weight, nn.Parameter) or not hasattr(module, "variance_epsilon"):
         return False
     x = torch.linspace(-2, 3, weight.numel(), dtype=weight.dtype, device=weight.device)[None]
     return bool(torch.allclose(module(x), _norm_forward(module, x), rtol=1e-2))
