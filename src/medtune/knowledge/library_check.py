@@ -20,6 +20,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from medtune.data.near import build, matches, word_sets
 from medtune.data.sources import read_rows
@@ -45,7 +48,7 @@ _ACT = re.compile(r"emergenc|ambulance|urgent|\bcall\b|\bring\b|crisis line|righ
 _CALL = re.compile(r"emergency|ambulance|\bcall\b", re.IGNORECASE)
 _SELF_HARM = re.compile(
     r"suicid|kill|\bdie\b|dying|\bdead\b|\bdeath\b|end\w* \w+ life|life is not worth|self.?(?:harm|injury)|"
-    r"harm\w* \w*sel(?:f|ves)",
+    r"(?:harm|hurt)\w* \w*sel(?:f|ves)",
     re.IGNORECASE,
 )
 _DOSE = re.compile(
@@ -232,3 +235,17 @@ def _is_name(run: str) -> bool:
     """Whether a run of words is a name, such as an institution's: every word but the small ones is capitalised."""
     words = [word for word in run.split() if word.casefold() not in ("of", "the", "and", "for", "in", "on", "to", "a")]
     return all(word[:1].isupper() for word in words)
+
+
+def show(path: str, entries: int, problems: Sequence[Problem]) -> None:
+    """Print the problems as a table, errors first, and what they come to."""
+    console = Console()
+    errors = sum(problem.is_error for problem in problems)
+    if problems:
+        table = Table("", "entry", "field", "problem")
+        for problem in sorted(problems, key=lambda problem: not problem.is_error):
+            kind = "[red]error[/]" if problem.is_error else "[yellow]warning[/]"
+            table.add_row(kind, *map(escape, (problem.entry, problem.field, problem.text)))
+        console.print(table)
+    summary = f"{path}: {entries} entries, {errors} errors, {len(problems) - errors} warnings"
+    console.print(summary, style="red" if errors else "green", markup=False, highlight=False)

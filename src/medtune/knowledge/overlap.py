@@ -40,9 +40,13 @@ def shared_runs(texts: Sequence[str], folder: Path, words: int) -> list[tuple[in
             vocabulary.setdefault(word.casefold(), len(vocabulary) + 1)
     hashes = [_windows(_numbers(text, vocabulary), words) for text in tokens]
     own = np.unique(np.concatenate([np.empty(0, np.uint64), *hashes]))
+    if not len(own):
+        return []
     found: dict[int, str] = {}
     for name, numbers in _streamed(folder, vocabulary):
-        for shared in np.intersect1d(_windows(numbers, words), own).tolist():
+        windows = _windows(numbers, words)
+        places = np.searchsorted(own, windows)  # `own` is sorted
+        for shared in windows[own.take(places, mode="clip") == windows].tolist():
             found.setdefault(shared, name)
     return [
         (number, run, file)
