@@ -27,6 +27,8 @@ class EvaluateSection(Section):
     """Questions answered at once."""
     latency_questions: int = Field(10, ge=1)
     """Questions answered one at a time to measure the latency."""
+    encoder: str = "auto"
+    """Measures how near an answer's meaning is to the reference's: `auto`, `none`, a Hub id or a local folder."""
     resamples: int = Field(10_000, ge=100)
     """Bootstrap resamples for the 95 % intervals, and as many random swaps for the p values."""
     side_by_side: int = Field(20, ge=0)

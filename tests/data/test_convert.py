@@ -273,3 +273,19 @@ def test_topics_read_from_the_wording_are_those_of_the_xml(shared_data: Path) ->
     assert len(compared) > 16_300
     wrong = [c.question for c in compared if c.topic.casefold() not in focus[c.question.casefold()]]
     assert len(wrong) < 10
+
+
+@pytest.mark.parametrize(
+    ("cell", "texts"),
+    [(None, ()), ("", ()), ("One.", ("One.",)), ('["One.", " Two. "]', ("One.", "Two.")), (["One."], ("One.",))],
+)
+def test_further_references_and_must_have_statements(cell, texts):
+    row = {"question": "What is gout?", "answer": "A disease.", "must_have": cell, "references": cell}
+    (conversation,) = convert_row(LAYOUTS["question_answer"], row, {})
+    assert conversation.must_have == conversation.references == texts
+
+
+def test_must_have_statements_that_are_no_texts_are_refused():
+    row = {"question": "What is gout?", "answer": "A disease.", "must_have": [1]}
+    with pytest.raises(DataError, match="column 'must_have': '\\[1\\]', expected a list of texts"):
+        convert_row(LAYOUTS["question_answer"], row, {})

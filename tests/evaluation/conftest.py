@@ -24,7 +24,7 @@ def _record(number: int, score: float = 0.5, group: str = "", **changes: object)
         "completion": Completion("one two", "stop", 3, 2, 0.1),
         "status": "scored",
         "likelihood": Likelihood(8.0, 4, 18),
-        "scores": dict.fromkeys(("rouge_1", "rouge_2", "rouge_l"), score),
+        "scores": dict.fromkeys(("rouge_1", "rouge_2", "rouge_l", "rouge_lsum"), score),
     }
     return Record(**{**values, **changes})  # type: ignore[arg-type]
 

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from medtune.evaluation import charts, metrics, report, summary
+from medtune.evaluation import charts, overlap, report, summary
 from medtune.evaluation.statistics import Bootstrap
 from medtune.evaluation.verdict import verdict, warnings
 from medtune.recipe_file import validate
@@ -80,7 +80,7 @@ def page(record, *, names=("random", "base", "tuned"), tuning=TUNING, card=CARD,
     test = {"questions": 8, "available": 9, "groups": 8, "max_new_tokens": 64, "batch_size": 4, "latency_questions": 3}
     facts = {"systems": systems, "paired": paired, "floors": {}, "test": test, "prompt_format": {}, "tuning": tuning}
     whole = {
-        **facts, "verdict": verdict(paired), "warnings": warnings(facts, "scratch"), "signatures": metrics.signatures(),
+        **facts, "verdict": verdict(paired), "warnings": warnings(facts, "scratch"), "signatures": overlap.signatures(),
         "recipe": RECIPE.model_dump(mode="json"),
         "environment": environment(), "chat_template": {"source": EVIL, "hash": "00ff"}, "data": card,
     }  # fmt: skip

@@ -1,11 +1,13 @@
 """Records come one by one, survive an interruption at any byte, and never mix two models."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterator
 
 import pytest
 
+from medtune.evaluation import metrics, runner
 from medtune.evaluation.runner import RecordFile, ask
 from medtune.evaluation.systems import System
 from medtune.types import Completion, Likelihood
@@ -122,3 +124,25 @@ def test_text_of_any_kind_survives_the_file(tmp_path, conversation):
     ask(System("base", "f", answer), [question], RecordFile(path), 1)
     record = RecordFile(path).get(System("base", "f", answer), question)
     assert record.completion.text == record.reference == record.question == wild
+
+
+def test_older_scores_are_graded_again_and_nothing_is_asked_again(tmp_path, questions, monkeypatch):
+    path = tmp_path / "r.jsonl"
+    before = ask(Model().system, questions, RecordFile(path), 2)
+    monkeypatch.setattr(runner, "SCORING", runner.SCORING + 1)
+    monkeypatch.setattr(metrics, "scores", lambda *_: {"rouge_l": 0.25})
+    records = RecordFile(path)
+    again = ask(Model(lives=0).system, questions, records, 2)
+    assert [r.scores for r in again] == [{"rouge_l": 0.25}] * 6
+    assert [(r.completion, r.likelihood) for r in again] == [(r.completion, r.likelihood) for r in before]
+    records.rewrite()
+    monkeypatch.undo()
+    assert json.loads(path.read_text().splitlines()[0])["scores"] == {"rouge_l": 0.25}
+
+
+def test_changed_references_are_graded_against_again(tmp_path, questions):
+    path = tmp_path / "r.jsonl"
+    before = ask(Model().system, questions, RecordFile(path), 2)
+    richer = [dataclasses.replace(c, references=(before[0].completion.text,)) for c in questions]
+    after = ask(Model(lives=0).system, richer, RecordFile(path), 2)
+    assert before[0].scores["rouge_l"] < after[0].scores["rouge_l"] == 1

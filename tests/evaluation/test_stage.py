@@ -56,7 +56,10 @@ def recipe_for(folder, method="lora", **evaluate):
                 "max_length": 64,
             },
             "tune": {"method": method},
-            "evaluate": {"max_new_tokens": 6, "latency_questions": 1, "resamples": 100, "questions": 10, **evaluate},
+            "evaluate": {
+                "max_new_tokens": 6, "latency_questions": 1, "resamples": 100, "questions": 10, "encoder": "none",
+                **evaluate,
+            },
         },
         "test",
     )  # fmt: skip

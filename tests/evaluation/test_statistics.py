@@ -5,7 +5,7 @@ import pytest
 import sacrebleu
 from scipy.stats import binomtest
 
-from medtune.evaluation import metrics
+from medtune.evaluation import metrics, overlap
 from medtune.evaluation.statistics import Bootstrap, holm, wilson
 
 MEAN = metrics.METRICS["rouge_l"].value
@@ -24,8 +24,8 @@ def test_the_value_is_that_of_the_data_itself():
 def test_the_value_of_bleu_is_sacrebleus():
     references = ["the lung is an organ of the body", "asthma narrows the airways a lot", "take the pill twice a day"]
     answers = ["the lung is an organ", "asthma narrows the airways in the lung", ""]
-    counts = np.array([metrics.bleu_counts(r, a) for r, a in zip(references, answers, strict=True)])
-    interval = Bootstrap(300, 0).interval(counts, ["a", "b", "c"], metrics.bleu)
+    counts = np.array([overlap.bleu_counts((r,), a) for r, a in zip(references, answers, strict=True)])
+    interval = Bootstrap(300, 0).interval(counts, ["a", "b", "c"], overlap.bleu)
     assert interval.value == sacrebleu.corpus_bleu(answers, [references]).score
 
 
@@ -123,13 +123,15 @@ def test_p_values_raise_a_false_alarm_once_in_twenty():
 def test_a_p_value_is_never_zero_and_one_where_nothing_differs():
     before, groups = columns(np.linspace(0.1, 0.5, 30)), [str(i) for i in range(30)]
     bootstrap = Bootstrap(999, 0)
-    assert bootstrap.difference(before, before + [0.3, 0], groups, MEAN).p == 1 / 1000
+    assert bootstrap.difference(before, before + np.array([0.3, 0]), groups, MEAN).p == 1 / 1000
     assert bootstrap.difference(before, before, groups, MEAN).p == 1
 
 
 def test_three_clusters_prove_nothing():
     before, groups = columns([0.1, 0.2, 0.3]), ["a", "b", "c"]
-    assert Bootstrap(2000, 0).difference(before, before + [0.3, 0], groups, MEAN).p > 0.2, "2 of 8 swaps look as good"
+    assert Bootstrap(2000, 0).difference(before, before + np.array([0.3, 0]), groups, MEAN).p > 0.2, (
+        "2 of 8 swaps look as good"
+    )
 
 
 def test_the_resolvable_difference_is_found_in_eight_of_ten_tests():

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, Any
 
 from medtune.data import clean
 from medtune.data.convert import LAYOUTS, Converted, Layout, check_columns, convert_row
@@ -168,6 +168,7 @@ def _line(conversation: Conversation, identity: str, source: str, licence: str) 
         "source": source,
         "url": conversation.url,
         "licence": licence,
+        **{name: value for name in ("references", "must_have") if (value := getattr(conversation, name))},
     }
     return json.dumps(line, ensure_ascii=False).encode(errors="replace") + b"\n"
 
@@ -176,4 +177,10 @@ def read_at(spool: IO[bytes], offset: int) -> Conversation:
     """The conversation whose spool line begins at `offset`."""
     spool.seek(offset)
     line = json.loads(spool.readline())
-    return Conversation(**{**line, "messages": tuple(Message(**message) for message in line["messages"])})
+    return conversation_of(line)
+
+
+def conversation_of(line: dict[str, Any]) -> Conversation:
+    """The conversation that a line of a split's file, or of the spool, holds."""
+    lists = {name: tuple(line.get(name, ())) for name in ("references", "must_have")}
+    return Conversation(**{**line, **lists, "messages": tuple(Message(**message) for message in line["messages"])})

@@ -7,9 +7,11 @@ why the row is left out; a broken row raises DataError with the column, and the 
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from medtune.data import wording
@@ -75,7 +77,7 @@ def _optional(values: Values, *names: str) -> str:
     return next((str(values[name]).strip() for name in names if values.get(name) is not None), "")
 
 
-def _pair(question: str, answer: str, **facts: str) -> list[Conversation]:
+def _pair(question: str, answer: str, **facts: Any) -> list[Conversation]:
     return [Conversation(id="", messages=(Message("user", question), Message("assistant", answer)), **facts)]
 
 
@@ -139,10 +141,23 @@ def _patient_doctor(values: Values) -> Converted:
 
 
 def _question_answer(values: Values) -> Converted:
-    facts = {name: _optional(values, name) for name in ("topic", "question_type", "url")}
-    return _pair(
-        _text(values, "question"), _text(values, "answer"), licence=_optional(values, "licence", "license"), **facts
-    )
+    facts: dict[str, Any] = {name: _optional(values, name) for name in ("topic", "question_type", "url")}
+    licence = _optional(values, "licence", "license")
+    (pair,) = _pair(_text(values, "question"), _text(values, "answer"), licence=licence, **facts)
+    return [replace(pair, references=_texts(values, "references"), must_have=_texts(values, "must_have"))]
+
+
+def _texts(values: Values, name: str) -> tuple[str, ...]:
+    """A list of texts; in a table, a cell that holds one as JSON, or a single text."""
+    value = values.get(name) or []
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = json.loads(value)
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise DataError(f"column '{name}': {str(value)[:40]!r}, expected a list of texts")
+    return tuple(item.strip() for item in value if item.strip())
 
 
 # Many turns, written library, plain text -----------------------------------------------------------------------------
@@ -174,7 +189,7 @@ def _chat(values: Values) -> Converted:
         merged.pop()
     if not merged:
         return NO_ANSWER
-    facts = {name: _optional(values, name) for name in ("topic", "question_type", "url")}
+    facts: dict[str, Any] = {name: _optional(values, name) for name in ("topic", "question_type", "url")}
     return [Conversation(id="", messages=(*system, *merged), licence=_optional(values, "licence", "license"), **facts)]
 
 
@@ -211,7 +226,7 @@ def _library(values: Values) -> Converted:
 
 
 def _plain_text(values: Values) -> Converted:
-    facts = {"topic": _optional(values, "title"), "url": _optional(values, "url")}
+    facts: dict[str, Any] = {"topic": _optional(values, "title"), "url": _optional(values, "url")}
     licence = _optional(values, "licence", "license")
     return [Conversation(id="", messages=(Message("text", _text(values, "text")),), licence=licence, **facts)]
 
@@ -272,7 +287,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "question_answer": Layout(
         ("question", "answer"),
-        _FACTS,
+        (*_FACTS, "references", "must_have"),
         _TABLES,
         _question_answer,
         "question,answer,topic",

@@ -22,7 +22,7 @@ from medtune.data.sources import local_path
 from medtune.errors import DataError, RunDirError
 from medtune.recipe import Recipe
 from medtune.run_dir import RunDir, hash_of, read_lines, write_json
-from medtune.types import Conversation, Message
+from medtune.types import Conversation
 
 VERSION = 1
 """Raised whenever the same sources would give other files, so that finished runs are not taken for up to date."""
@@ -76,10 +76,7 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
 
 def load_split(run_dir: RunDir, name: str) -> list[Conversation]:
     """The conversations of `train`, `validation` or `test`. Raises RunDirError when the stage has not run."""
-    return [
-        Conversation(**{**line, "messages": tuple(Message(**message) for message in line["messages"])})
-        for line in read_lines(run_dir.split(name))
-    ]
+    return [collect.conversation_of(line) for line in read_lines(run_dir.split(name))]
 
 
 def describe_layouts() -> list[tuple[str, str, str, str]]:

@@ -1,32 +1,27 @@
 """What an answer and a system score: every metric in one table, each from free generations or from reference tokens.
 
-Covered: ROUGE-1/2/L and sacreBLEU of what a system wrote by itself; perplexity and bits per byte of the reference
-answer; stop rate, truncation rate and length; the self-test that stops an evaluation whose metrics are wrong. Not
-covered: intervals (`statistics`), and anything computed on the prompt, on padding or on teacher-forced tokens.
+Covered: which metrics there are, how a record contributes and how contributions become a value; the scores of one
+answer. Not covered: the arithmetic on texts (`overlap`, `facts`, `wording`), intervals (`statistics`), and anything
+computed on the prompt, on padding or on teacher-forced tokens (`audit` shows what those would give).
 
 A metric is a sum of columns over records and a function of that sum, so that a corpus metric (BLEU, perplexity) is
-resampled exactly as a mean is. ROUGE agrees with `rouge-score` and BLEU with `sacrebleu` to the last digit.
+resampled exactly as a mean is.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 
 import numpy as np
-from nltk.stem.porter import PorterStemmer  # type: ignore[import-untyped]
 from numpy.typing import NDArray
-from rouge_score import rouge_scorer, scoring, tokenize
-from sacrebleu.metrics.bleu import BLEU
 
-from medtune.errors import EvaluationError
-from medtune.types import Record
+from medtune.evaluation import facts, overlap, wording
+from medtune.types import Conversation, Record
 
 Array = NDArray[np.float64]
+Columns = Callable[[Record], Sequence[float] | None]
 PRIMARY = "rouge_l"  # chosen beforehand: what the verdict rests on
 
 
@@ -36,80 +31,30 @@ class Metric:
 
     `columns` gives a record's contribution, or None where nothing was measured; `value` maps sums of columns, shape
     [..., columns], to values, shape [...]. `models_only` leaves out systems that only look answers up; a rate is
-    (hits, asked) and has Wilson's interval.
+    (hits, asked) and has Wilson's interval. `digits` is how many decimals are shown.
     """
 
     title: str
     better: str
     explanation: str
-    columns: Callable[[Record], Sequence[float] | None]
+    columns: Columns
     value: Callable[[Array], Array]
     models_only: bool = False
     is_rate: bool = False
+    digits: int = 3
 
 
-class _CachedStemmer:
-    """The Porter stemmer that rouge-score uses, remembering each word: ten times faster, same stems."""
-
-    def __init__(self) -> None:
-        self.stem = functools.lru_cache(maxsize=200_000)(PorterStemmer().stem)
-
-
-class _Tokenizer:
-    """rouge-score's own tokenisation over the cached stemmer."""
-
-    def __init__(self) -> None:
-        self._stemmer = _CachedStemmer()
-
-    def tokenize(self, text: str) -> list[str]:
-        return list(tokenize.tokenize(text, self._stemmer))
-
-
-_TOKENIZER = _Tokenizer()
-_NGRAMS = rouge_scorer.RougeScorer(["rouge1", "rouge2"], tokenizer=_TOKENIZER)
-_BLEU = BLEU()
-
-
-def rouge(reference: str, answer: str) -> dict[str, float]:
-    """F1 of ROUGE-1, ROUGE-2 and ROUGE-L (stemmer on), each in [0, 1]; an empty answer scores 0."""
-    ngrams = _NGRAMS.score(reference, answer)
-    expected, found = _TOKENIZER.tokenize(reference), _TOKENIZER.tokenize(answer)
-    common = longest_common_subsequence(expected, found)
-    rouge_l = scoring.fmeasure(common / len(found), common / len(expected)) if common else 0.0
-    return {"rouge_1": ngrams["rouge1"].fmeasure, "rouge_2": ngrams["rouge2"].fmeasure, "rouge_l": rouge_l}
-
-
-def longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
-    """Length of the longest common subsequence of two token lists.
-
-    One bit per token of `first` (Hyyrö 2004): the whole table's row is one integer, so that 200 x 200 words take
-    a hundredth of the time of rouge-score's table.
-    """
-    positions: dict[str, int] = {}
-    for index, token in enumerate(first):
-        positions[token] = positions.get(token, 0) | 1 << index
-    full = (1 << len(first)) - 1
-    row = full
-    for token in second:
-        matches = row & positions.get(token, 0)
-        row = (row + matches | row - matches) & full
-    return len(first) - row.bit_count()
-
-
-def bleu_counts(reference: str, answer: str) -> list[float]:
-    """What corpus BLEU needs of one answer: its length, the reference's length, 4 matched and 4 total n-gram counts."""
-    score = _BLEU.corpus_score([answer], [[reference]])
-    return [float(n) for n in (score.sys_len, score.ref_len, *score.counts, *score.totals)]
-
-
-def bleu(counts: Array) -> Array:
-    """Corpus BLEU (0 to 100) of summed `bleu_counts`, shape [..., 10] to [...]."""
-    rows = counts.reshape(-1, 10).astype(np.int64).tolist()
-    scores = [
-        BLEU.compute_bleu(row[2:6], row[6:], row[0], row[1], _BLEU.smooth_method, _BLEU.smooth_value).score
-        for row in rows
-    ]
-    return np.array(scores).reshape(counts.shape[:-1])
+def scores(conversation: Conversation, answer: str) -> dict[str, float]:
+    """The scores of one answer by name; what cannot be measured on it is left out."""
+    references = [conversation.answer, *conversation.references]
+    optional = {
+        "recall": facts.recall(references, answer),
+        "numbers": facts.numbers(references, answer),
+        "negations": facts.negations(references, answer),
+        "completeness": facts.completeness(conversation.must_have, answer),
+    }
+    measured = {name: value for name, value in optional.items() if value is not None}
+    return {**overlap.rouge(references, answer), **measured}
 
 
 def _ratio(sums: Array) -> Array:
@@ -117,16 +62,39 @@ def _ratio(sums: Array) -> Array:
     return ratio
 
 
-def _graded(columns: Callable[[Record], Sequence[float]]) -> Callable[[Record], Sequence[float] | None]:
+def _graded(columns: Columns) -> Columns:
     """Columns of answers that were graded; a failed request is no answer and an unparsed one no grade."""
     return lambda record: columns(record) if record.status in ("scored", "unanswered") else None
 
 
-def _mean(name: str) -> Callable[[Record], Sequence[float] | None]:
-    return _graded(lambda record: (record.scores[name], 1.0))
+def _mean(name: str) -> Columns:
+    return _graded(lambda record: (record.scores[name], 1.0) if name in record.scores else None)
 
 
-def _reference(unit: str) -> Callable[[Record], Sequence[float] | None]:
+def _share(holds: Callable[[Record], bool]) -> Columns:
+    return _graded(lambda record: (float(holds(record)), 1.0))
+
+
+def _runs(size: int, *, repeated: bool) -> Columns:
+    """Repeated or different runs of `size` words, and all; None for an answer that is too short to have one."""
+
+    def columns(record: Record) -> Sequence[float] | None:
+        different, total = wording.ngrams(record.completion.text, size)
+        return (float(total - different if repeated else different), float(total)) if total else None
+
+    return _graded(columns)
+
+
+def _reading(record: Record) -> Sequence[float] | None:
+    counts = wording.reading_counts(record.completion.text)
+    return [float(count) for count in counts] if all(counts) else None
+
+
+def _references(record: Record) -> tuple[str, ...]:
+    return (record.reference, *record.references)
+
+
+def _reference(unit: str) -> Columns:
     """The reference's negative log-likelihood and its length in `tokens` or `bytes`."""
 
     def columns(record: Record) -> Sequence[float] | None:
@@ -136,26 +104,41 @@ def _reference(unit: str) -> Callable[[Record], Sequence[float] | None]:
     return columns
 
 
+def _mean_metric(name: str, title: str, explanation: str) -> Metric:
+    return Metric(title, "higher", explanation, _mean(name), _ratio)
+
+
 METRICS: dict[str, Metric] = {
-    "rouge_l": Metric(
-        "ROUGE-L",
-        "higher",
-        "F1 of the longest common word sequence with the reference answer",
-        _mean("rouge_l"),
-        _ratio,
-    ),
-    "rouge_1": Metric(
-        "ROUGE-1", "higher", "F1 of the words shared with the reference answer", _mean("rouge_1"), _ratio
-    ),
-    "rouge_2": Metric(
-        "ROUGE-2", "higher", "F1 of the word pairs shared with the reference answer", _mean("rouge_2"), _ratio
-    ),
+    "rouge_l": _mean_metric("rouge_l", "ROUGE-L", "F1 of the longest common word sequence with the reference answer"),
+    "rouge_1": _mean_metric("rouge_1", "ROUGE-1", "F1 of the words shared with the reference answer"),
+    "rouge_2": _mean_metric("rouge_2", "ROUGE-2", "F1 of the word pairs shared with the reference answer"),
+    "rouge_lsum": _mean_metric("rouge_lsum", "ROUGE-Lsum", "ROUGE-L line by line, F1 of what the lines have in common"),
     "bleu": Metric(
         "BLEU",
         "higher",
         "corpus BLEU by sacreBLEU, 0 to 100",
-        _graded(lambda record: bleu_counts(record.reference, record.completion.text)),
-        bleu,
+        _graded(lambda record: overlap.bleu_counts(_references(record), record.completion.text)),
+        overlap.bleu,
+        digits=1,
+    ),
+    "chrf": Metric(
+        "chrF",
+        "higher",
+        "corpus chrF by sacreBLEU, 0 to 100: F2 of runs of 1 to 6 characters",
+        _graded(lambda record: overlap.chrf_counts(_references(record), record.completion.text)),
+        overlap.chrf,
+        digits=1,
+    ),
+    "similarity": _mean_metric("similarity", "Similarity", "cosine of answer and reference in the sentence encoder"),
+    "recall": _mean_metric("recall", "Content recall", "share of the reference's content words that the answer has"),
+    "completeness": _mean_metric(
+        "completeness", "Must-have recall", "content words of the data's must-have statements that the answer has"
+    ),
+    "numbers": _mean_metric(
+        "numbers", "Numbers agree", "of the answer's numbers with a unit that the reference has too: share that agree"
+    ),
+    "negations": _mean_metric(
+        "negations", "Negations agree", "of the clauses on the same things as a reference's: share with the same sign"
     ),
     "perplexity": Metric(
         "Perplexity",
@@ -164,6 +147,7 @@ METRICS: dict[str, Metric] = {
         _reference("tokens"),
         lambda sums: np.exp(_ratio(sums)),
         models_only=True,
+        digits=1,
     ),
     "bits_per_byte": Metric(
         "Bits per byte",
@@ -177,7 +161,7 @@ METRICS: dict[str, Metric] = {
         "Stopped by itself",
         "",
         "share of answers that the model ended",
-        _graded(lambda record: (record.completion.finish_reason == "stop", 1.0)),
+        _share(lambda record: record.completion.finish_reason == "stop"),
         _ratio,
         models_only=True,
         is_rate=True,
@@ -186,7 +170,7 @@ METRICS: dict[str, Metric] = {
         "Cut off",
         "lower",
         "share of answers cut at evaluate.max_new_tokens",
-        _graded(lambda record: (record.completion.finish_reason == "length", 1.0)),
+        _share(lambda record: record.completion.finish_reason == "length"),
         _ratio,
         models_only=True,
         is_rate=True,
@@ -197,36 +181,28 @@ METRICS: dict[str, Metric] = {
         "mean length of an answer",
         _graded(lambda record: (float(len(record.completion.text.split())), 1.0)),
         _ratio,
+        digits=1,
+    ),
+    "repetition": Metric(
+        "Repetition",
+        "lower",
+        "share of an answer's four-word runs that stood in it before",
+        _runs(4, repeated=True),
+        _ratio,
+    ),
+    "distinct_2": Metric(
+        "Distinct-2",
+        "",
+        "different word pairs over all word pairs of an answer",
+        _runs(2, repeated=False),
+        _ratio,
+    ),
+    "grade_level": Metric(
+        "School grade",
+        "",
+        "Flesch-Kincaid grade of the answers: years of school that reading them takes",
+        _graded(_reading),
+        wording.grade_level,
+        digits=1,
     ),
 }
-
-
-def signatures() -> dict[str, str]:
-    """How ROUGE and BLEU were computed, so that another program can repeat it."""
-    _BLEU.corpus_score(["a"], [["a"]])  # sacrebleu knows its signature only after a score
-    return {
-        "rouge": f"rouge-score {metadata.version('rouge-score')}|F1|stemmer:yes|mean over questions",
-        "bleu": str(_BLEU.get_signature()),
-    }
-
-
-def self_test(references: Sequence[str]) -> None:
-    """Refuse to evaluate with metrics that are wrong, or on references that they cannot read.
-
-    The reference against itself must score 1 (BLEU 100) and the empty answer 0. Raises EvaluationError.
-    """
-    text = "Asthma narrows the airways of the lungs. It is treated with inhaled medicines."
-    for answer, expected in ((text, 1.0), ("", 0.0), (" \n", 0.0)):
-        found = {**rouge(text, answer), "bleu": float(bleu(np.array(bleu_counts(text, answer)))) / 100}
-        wrong = {name: value for name, value in found.items() if not math.isclose(value, expected, abs_tol=1e-12)}
-        if wrong:
-            raise EvaluationError(
-                f"The metrics failed their self-test: {answer!r} against {text!r} scores {wrong}, expected {expected}. "
-                "Install the versions of rouge-score and sacrebleu that constraints.txt pins."
-            )
-    unreadable = [text for text in references if not re.search("[A-Za-z0-9]", text)]
-    if references and len(unreadable) > len(references) / 100:
-        raise EvaluationError(
-            f"ROUGE reads only the letters a to z, and {len(unreadable)} of {len(references)} references have none, "
-            f"for example {unreadable[0][:60]!r}. They score 0 even against themselves: remove them from the data."
-        )

@@ -20,7 +20,6 @@ from medtune.types import Record
 
 CHARTS = ("rouge_l", "rouge_1", "rouge_2", "bleu", "perplexity", "bits_per_byte")
 LOSSES = {"training": "loss", "validation": "validation_loss"}
-SHARES = ("stop_rate", "truncation_rate")
 SHOWN = ("base", "tuned")
 
 
@@ -90,12 +89,11 @@ def answers(records: Mapping[str, Sequence[Record]], questions: int) -> list[dic
 
 
 def number(value: float | None, key: str = "") -> str:
-    """A metric's value: three decimals for shares of one, one for perplexity, BLEU and words."""
+    """A metric's value with its own number of decimals; a rate in per cent."""
     if value is None:
         return "–"
-    if key in SHARES:
-        return f"{value:.1%}"
-    return f"{value:,.1f}" if key in ("bleu", "perplexity", "words") else f"{value:.3f}"
+    metric = METRICS.get(key)
+    return f"{value:.1%}" if metric and metric.is_rate else f"{value:,.{metric.digits if metric else 3}f}"
 
 
 def figure(value: Mapping[str, Any] | None, key: str, is_difference: bool = False) -> Markup:

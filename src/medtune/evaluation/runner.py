@@ -1,7 +1,8 @@
 """Asks a system the test questions and writes down every answer as it comes.
 
-Covered: records.jsonl, resumable record by record; failed requests, which are never graded; progress. Not covered:
-who answers (`systems`) and what the records add up to (`summary`).
+Covered: records.jsonl, resumable record by record; failed requests, which are never graded; answers graded again, not
+asked again, where the scores have changed; progress. Not covered: who answers (`systems`), what the records add up to
+(`summary`).
 
 A line is one record and the fingerprint of the system and question that it belongs to. While a run goes on, a record
 may stand twice, first with its answer and then with its likelihood too; the last line counts. A line that does not
@@ -28,7 +29,7 @@ from medtune.evaluation.systems import System
 from medtune.run_dir import hash_of, write_lines
 from medtune.types import Completion, Conversation, Likelihood, Record, Status
 
-SCORING = 1  # raise it when the scores in a record change their meaning: older records are then answered again
+SCORING = 2  # raise it when the scores in a record change their meaning: older answers are then graded again
 
 
 class Advance(Protocol):
@@ -40,8 +41,9 @@ class Advance(Protocol):
 class RecordFile:
     """The records of one run by (system, conversation id), on disk as they are added."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, encoder: str = "") -> None:
+        """`encoder` is the fingerprint of what measures similarity: with another one answers are graded again."""
+        self.path, self.encoder = path, encoder
         self._lines: dict[tuple[str, str], dict[str, Any]] = {}
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         for line in text.split("\n"):  # not splitlines, which also breaks at characters that an answer may hold
@@ -58,25 +60,43 @@ class RecordFile:
         row = self._lines.get((system.name, conversation.id))
         if row is None or row.get("fingerprint") != _fingerprint(system, conversation):
             return None
-        likelihood = row["likelihood"] and Likelihood(**row["likelihood"])
-        values = {name: value for name, value in row.items() if name != "fingerprint"}
-        return Record(**{**values, "completion": Completion(**row["completion"]), "likelihood": likelihood})
+        record = record_of(row)
+        if row.get("scoring") != self._scoring(conversation):
+            record = dataclasses.replace(
+                grade(system.name, conversation, record.completion), likelihood=record.likelihood
+            )
+            self._lines[record.system, record.id] = self._line(system, conversation, record)
+        return record
 
     def add(self, system: System, conversation: Conversation, record: Record) -> None:
         """Append a record and hand it to the operating system, so that it outlives this process."""
-        row = {**dataclasses.asdict(record), "fingerprint": _fingerprint(system, conversation)}
-        self._lines[record.system, record.id] = row
+        row = self._lines[record.system, record.id] = self._line(system, conversation, record)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def _line(self, system: System, conversation: Conversation, record: Record) -> dict[str, Any]:
+        marks = {"fingerprint": _fingerprint(system, conversation), "scoring": self._scoring(conversation)}
+        return {**dataclasses.asdict(record), **marks}
+
+    def _scoring(self, conversation: Conversation) -> str:
+        return hash_of(SCORING, self.encoder, conversation.references, conversation.must_have)
 
     def rewrite(self) -> None:
         """Leave one line per record, in the order in which they were first answered."""
         write_lines(self.path, self._lines.values())
 
 
+def record_of(row: dict[str, Any]) -> Record:
+    """The record that a line of records.jsonl holds."""
+    values = {name: value for name, value in row.items() if name not in ("fingerprint", "scoring")}
+    values["likelihood"] = row["likelihood"] and Likelihood(**row["likelihood"])
+    values["references"] = tuple(row.get("references", ()))
+    return Record(**{**values, "completion": Completion(**row["completion"])})
+
+
 def _fingerprint(system: System, conversation: Conversation) -> str:
-    return hash_of(SCORING, system.fingerprint, [dataclasses.astuple(message) for message in conversation.messages])
+    return hash_of(system.fingerprint, [dataclasses.astuple(message) for message in conversation.messages])
 
 
 def ask(system: System, conversations: Sequence[Conversation], records: RecordFile, batch_size: int) -> list[Record]:
@@ -118,7 +138,7 @@ def grade(system: str, conversation: Conversation, completion: Completion) -> Re
     status: Status = "scored" if completion.text.strip() else "unanswered"
     if completion.finish_reason == "error":
         status = "failed"
-    scores = {} if status == "failed" else metrics.rouge(conversation.answer, completion.text)
+    scores = {} if status == "failed" else metrics.scores(conversation, completion.text)
     return Record(
         system,
         conversation.id,
@@ -129,6 +149,7 @@ def grade(system: str, conversation: Conversation, completion: Completion) -> Re
         status,
         None,
         scores,
+        conversation.references,
     )
 
 

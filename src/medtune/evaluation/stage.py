@@ -7,12 +7,13 @@ the same call asks only what is not answered yet. `summary.json`, flat and compl
   warnings       [sentence]
   systems        {name: {counts: {asked, scored, unanswered, unparsed, failed, likelihood},
                          metrics: {metric: {value, low, high} | null}, cost: {...}}}
-  paired         {metric: {value, low, high, p, p_holm, resolvable, before, after, questions, direction} | null}: tuned -
-                 base; {} without both
+  paired         {metric: {value, low, high, p, p_holm, resolvable, before, after, questions, direction} | null},
+                 tuned - base; {} without both
   floors         {floor: the same for tuned - floor}
   test           {questions, available, groups, max_new_tokens, batch_size, latency_questions, reference_words}
   prompt_format  {base | tuned: {name, hash, ...}}; the base's names its candidates and their bits per byte
-  signatures     {rouge, bleu, bootstrap}
+  signatures     {rouge, bleu, chrf, bootstrap}
+  self_test      [{check, metric, found, passed}], all passed
   recipe, environment, chat_template, tuning (tuning.json), data (data_card.json); the last three may be null
 """
 
@@ -26,11 +27,14 @@ from typing import Any
 import numpy as np
 
 from medtune.data.stage import load_split
-from medtune.evaluation import metrics, report, speed, summary, systems
+from medtune.evaluation import overlap, report, speed, summary, systems
 from medtune.evaluation.candidates import Candidate, candidates, folder_hash
 from medtune.evaluation.runner import SCORING, RecordFile, ask
+from medtune.evaluation.selftest import self_test
+from medtune.evaluation.similarity import Similarity
 from medtune.evaluation.statistics import Bootstrap
 from medtune.evaluation.verdict import verdict, warnings
+from medtune.models.encoder import load_encoder
 from medtune.recipe import Recipe
 from medtune.run_dir import RunDir, environment, hash_file, hash_of, read_json, write_json, write_text
 from medtune.types import Conversation, Record
@@ -50,8 +54,9 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
     """Measure every system of `evaluate.systems`. Raises EvaluationError where a measurement would be untrue."""
     test = load_split(run_dir, "test")
     questions = systems.draw(test, recipe.evaluate.questions)
-    metrics.self_test([question.answer for question in questions])
-    records = RecordFile(run_dir.evaluation / "records.jsonl")
+    checks = self_test([question.answer for question in questions])
+    similarity = Similarity(load_encoder(recipe.evaluate.encoder))
+    records = RecordFile(run_dir.evaluation / "records.jsonl", similarity.fingerprint)
     tuning = _tuning(run_dir)
     answered: dict[str, list[Record]] = {}
     costs: dict[str, dict[str, Any]] = {}
@@ -59,7 +64,8 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
     for candidate in _everyone(recipe, run_dir):
         name = candidate.system.name
         with speed.peak_memory() as peak:
-            answered[name] = ask(candidate.system, questions, records, recipe.evaluate.batch_size)
+            ask(candidate.system, questions, records, recipe.evaluate.batch_size)
+        answered[name] = similarity.measure(candidate.system, questions, records)
         costs[name] = {
             **speed.latency(candidate.system, questions[: recipe.evaluate.latency_questions]),
             "tokens_per_second": speed.tokens_per_second(answered[name]),
@@ -71,7 +77,7 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
             formats[name] = candidate.prompt_format
     records.rewrite()
     ordered: dict[str, list[Record]] = {name: answered[name] for name in recipe.evaluate.systems}
-    facts = {"test": _test(recipe, test, questions), "prompt_format": formats, "tuning": tuning}
+    facts = {"test": _test(recipe, test, questions), "prompt_format": formats, "tuning": tuning, "self_test": checks}
     result = summarise(recipe, ordered, costs, facts, run_dir)
     write_json(run_dir.evaluation / "summary.json", result)
     write_text(run_dir.path / "report.html", report.render(result, ordered, recipe.evaluate.side_by_side))
@@ -106,7 +112,7 @@ def summarise(
         "verdict": verdict(paired, floors),
         "warnings": warnings(result, recipe.model.base),
         **result,
-        "signatures": {**metrics.signatures(), "bootstrap": method},
+        "signatures": {**overlap.signatures(), "bootstrap": method},
         "recipe": recipe.model_dump(mode="json"),
         "environment": environment(),
         "chat_template": run_dir.manifest().get("chat_template"),
