@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from medtune.evaluation import charts, overlap, report, summary
+from medtune.evaluation import page as pages
 from medtune.evaluation.statistics import Bootstrap
 from medtune.evaluation.verdict import verdict, warnings
 from medtune.recipe_file import validate
@@ -172,11 +173,11 @@ def test_curves_of_any_range(points):
 
 @pytest.mark.parametrize(("value", "text"), [(None, "–"), (999, "999 B"), (1234567, "1.23 MB"), (3.5e9, "3.50 GB")])
 def test_bytes_in_the_unit_that_fits(value, text):
-    assert report.in_bytes(value) == text
+    assert pages.in_bytes(value) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(None, "–"), (0.0123, "12.3 ms"), (61.5, "61.5 s"), (600, "10.0 min"), (9000, "2.5 h")]
 )
 def test_seconds_in_the_unit_that_fits(value, text):
-    assert report.in_seconds(value) == text
+    assert pages.in_seconds(value) == text
