@@ -125,6 +125,8 @@ class SplitSection(Section):
     """Share of the rows for validation."""
     test: Share = 0.05
     """Share of the rows for the test."""
+    phrasings: Share = 0.0
+    """Share of the training questions about one topic with one answer held out as a second test, `test_seen`."""
     seed: int = 0
     """Seed of the split alone, so that another training seed keeps the same test questions."""
 

@@ -136,7 +136,7 @@ class RunDir:
         return self.path / "manifest.json"
 
     def split(self, name: str) -> Path:
-        """The conversations of one split: `train`, `validation` or `test`."""
+        """The conversations of one split: `train`, `validation`, `test`; `test_seen` where the recipe asks for it."""
         return self.data / f"{name}.jsonl"
 
     def manifest(self) -> dict[str, Any]:

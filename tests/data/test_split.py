@@ -130,6 +130,49 @@ def test_random_split_of_the_same_corpus_leaks() -> None:
     assert measured.answers > 0.05
 
 
+def ways_of_asking(topics: int, questions: int) -> list[Conversation]:
+    return [
+        conversation(f"way {way} to ask about t{topic}", f"answer a{topic} b{topic} c{topic}", f"t{topic}")
+        for topic in range(topics)
+        for way in range(questions)
+    ]
+
+
+def test_phrasings_hold_out_questions_whose_answer_stays_in_training() -> None:
+    conversations = [*ways_of_asking(40, 5), *(conversation(f"q{i}", f"lone w{i} x{i} y{i}") for i in range(10))]
+    features, parts = sides(conversations, validation=0.1, test=0.1, phrasings=0.4)
+    seen, train = parts.side == split.TEST_SEEN, parts.side == split.TRAIN
+    topics = len(np.unique(features.topic[train & (features.topic != 0)]))
+    assert seen.sum() == 2 * topics
+    assert not seen[200:].any(), "the only question with its answer stays in training"
+    assert set(features.topic[seen].tolist()) <= set(features.topic[train].tolist())
+    assert not set(features.prompt[seen].tolist()) & set(features.prompt[train].tolist())
+    held_out = np.isin(parts.side, (split.TEST, split.VALIDATION))
+    assert not set(features.topic[held_out].tolist()) & set(features.topic[train | seen].tolist())
+    index = build(features.words, 0.8)
+    unseen, measured = (split.leakage(features, parts.side, index, code) for code in (split.TEST, split.TEST_SEEN))
+    assert unseen is not None
+    assert measured is not None
+    assert (unseen.questions, unseen.answers, unseen.topics) == (0, 0, 0)
+    assert (measured.questions, measured.answers, measured.topics) == (0, 1, 1)
+
+
+def test_phrasings_change_neither_the_other_held_out_sides_nor_with_the_order_of_the_rows() -> None:
+    conversations = ways_of_asking(60, 4)
+    _, plain = sides(conversations, validation=0.1, test=0.1)
+    features, parts = sides(conversations, validation=0.1, test=0.1, phrasings=0.25)
+    for code in (split.VALIDATION, split.TEST):
+        assert ((plain.side == code) == (parts.side == code)).all()
+    held = set(features.key[parts.side == split.TEST_SEEN].tolist())
+    features, parts = sides(conversations[::-1], validation=0.1, test=0.1, phrasings=0.25)
+    assert set(features.key[parts.side == split.TEST_SEEN].tolist()) == held
+
+
+def test_phrasings_that_hold_out_nothing_are_refused() -> None:
+    with pytest.raises(DataError, match=r"phrasings: 0\.2 holds out nothing: at most 1 training questions"):
+        sides(ways_of_asking(40, 1), validation=0.1, test=0.1, phrasings=0.2)
+
+
 @pytest.mark.slow
 def test_medquad_meets_the_sizes_without_leaks(shared_data: Path) -> None:
     section = DataSection(sources=(Source(layout="medquad_csv", path=str(shared_data / "medquad.csv.gz")),))

@@ -90,6 +90,27 @@ def test_writes_three_splits_and_the_card(rows: list[Any], tmp_path: Path, capsy
     assert "question verbatim in train" in printed
 
 
+def test_phrasings_make_a_second_test_that_goes_when_it_is_not_asked_for_any_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = [{"topic": f"t{i}", "questions": [f"{way} t{i}" for way in "abcd"], "in_short": question(i)["answer"]}
+               for i in range(40)]  # fmt: skip
+    path, run_dir = jsonl(tmp_path / "library.jsonl", entries), RunDir(tmp_path / "run")
+    split = {"validation": 0.1, "test": 0.1, "phrasings": 0.25}
+    stage.run(recipe(path, "library", split=split), run_dir)
+    train, seen = (stage.load_split(run_dir, name) for name in ("train", "test_seen"))
+    assert len(seen) == len({conversation.topic for conversation in seen}) == len(train) / 3
+    assert {conversation.answer for conversation in seen} <= {conversation.answer for conversation in train}
+    card = read_json(run_dir.data / "data_card.json")
+    assert card["splits"]["test_seen"]["conversations"] == len(seen)
+    assert card["conversations"] == 160
+    assert card["leakage"]["seen"] == {"questions": 0, "answers": 1, "topics": 1, "measured": len(seen)}
+    assert "test_seen" in capsys.readouterr().out
+    stage.run(recipe(path, "library", split={**split, "phrasings": 0}), run_dir)
+    assert not run_dir.split("test_seen").exists()
+    assert "test_seen" not in read_json(run_dir.data / "data_card.json")["splits"]
+
+
 def test_same_files_whatever_the_order_of_the_rows(rows: list[Any], tmp_path: Path) -> None:
     held_out = []
     for seed in range(2):

@@ -6,9 +6,9 @@
   bad_rows        {count, examples: [{file, row, text}]}
   dropped         list: reason, count, example {file, row, text}
   conversations   how many are in the three splits together
-  splits          {train | validation | test: {conversations, groups, share}}
-  leakage         {before | after: {questions, answers, topics, measured}}: shares of the test conversations;
-                  before = a random split of all rows; null where nothing could be measured
+  splits          {train | validation | test | test_seen: {conversations, groups, share}}; the last where asked for
+  leakage         {before | after | seen: {questions, answers, topics, measured}}: shares of the test conversations;
+                  before = a random split of all rows, seen = of test_seen; null where nothing could be measured
   lengths         {prompt_words | answer_words: {mean, min, p5, p25, p50, p75, p95, p99, max}}
   answer_histogram {edges: n + 1 word counts, counts: n}
   question_types  {name: conversations}, most frequent first
@@ -51,10 +51,11 @@ def build_card(
         },
         "dropped": [{"reason": reason, **asdict(dropped)} for reason, dropped in collected.dropped.items()],
         "conversations": int(kept.sum()),
-        "splits": {name: _size(parts, code) for code, name in enumerate(split.NAMES)},
+        "splits": {name: _size(parts, code) for code, name in enumerate(split.written(recipe.data.split))},
         "leakage": {
             "before": _leakage(split.leakage(features, random, index)),
             "after": _leakage(split.leakage(features, parts.side, index)),
+            "seen": _leakage(split.leakage(features, parts.side, index, split.TEST_SEEN)),
         },
         "lengths": {
             "prompt_words": _spread(features.prompt_words[kept]),
@@ -148,13 +149,15 @@ def show(card: dict[str, Any], console: Console | None = None) -> None:
 
 
 def _leakage_table(leakage: dict[str, Any]) -> Table:
-    table = Table("of the test conversations", "random split", "this split", title="Leakage")
+    columns = {"before": "random split", "after": "this split", "seen": "test_seen: topics that training has"}
+    columns = {key: title for key, title in columns.items() if key != "seen" or leakage[key]}
+    table = Table("of the test conversations", *columns.values(), title="Leakage")
     for key, label in (
         ("questions", "question verbatim in train"),
         ("answers", "answer near-duplicated in train"),
         ("topics", "topic in train"),
     ):
-        table.add_row(label, *(_percent(leakage[column], key) for column in ("before", "after")))
+        table.add_row(label, *(_percent(leakage[column], key) for column in columns))
     return table
 
 

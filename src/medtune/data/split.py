@@ -3,6 +3,7 @@
 Conversations about one topic, or with one prompt, form a group; groups go to one side as a whole, drawn by a hash of
 their content and the seed. A held-out conversation whose answer is nearly repeated on another side is left out:
 chaining such answers into groups would merge two fifths of MedQuAD into one (docs/decisions/0003-split.md).
+On request some questions whose answer stays in training form a second test, of unseen phrasings of seen topics.
 Neither the order of the rows nor the machine changes anything.
 """
 
@@ -21,10 +22,15 @@ from medtune.errors import DataError
 from medtune.recipe import SplitSection
 
 Sides = NDArray[np.int8]
-NAMES = ("train", "validation", "test")
-TRAIN, VALIDATION, TEST, LEAKING, DUPLICATE = range(5)
+NAMES = ("train", "validation", "test", "test_seen")
+TRAIN, VALIDATION, TEST, TEST_SEEN, LEAKING, DUPLICATE = range(6)
 LEAKING_REASON = "held out, but the answer is nearly repeated on another side"
 SAMPLE = 5000  # held-out conversations that a leakage measurement looks at, at most
+
+
+def written(section: SplitSection) -> tuple[str, ...]:
+    """The splits that are written, in the order of their codes."""
+    return NAMES if section.phrasings else NAMES[:TEST_SEEN]
 
 
 @dataclass(frozen=True)
@@ -36,8 +42,8 @@ class Split:
 
     @property
     def kept(self) -> NDArray[np.bool_]:
-        """The rows that are on one of the three sides."""
-        return self.side <= TEST
+        """The rows that are on one of the sides."""
+        return self.side <= TEST_SEEN
 
 
 def groups(features: Features) -> tuple[Ints, Hashes]:
@@ -77,7 +83,28 @@ def assign(features: Features, index: NearIndex, kept: NDArray[np.bool_], sectio
                 f"data.split.{NAMES[code]}: {share} of {int(kept.sum())} conversations leaves none to hold out: they "
                 f"form {len(names)} groups by topic and question. Raise the share, add data, or give finer topics."
             )
+    if section.phrasings:
+        _hold_phrasings(features, label, side, section)
     return Split(side, names[label])
+
+
+def _hold_phrasings(features: Features, label: Ints, side: Sides, section: SplitSection) -> None:
+    """Move `section.phrasings` of a group's training questions with one answer to the second test; one always stays.
+
+    Raises DataError when no answer has questions enough.
+    """
+    train = np.flatnonzero(side == TRAIN)
+    order = train[np.lexsort((_shuffled(features.key[train], section.seed), features.answer[train], label[train]))]
+    shared = np.stack([label[order].astype(np.uint64), features.answer[order]])
+    _, start, size = np.unique(shared, axis=1, return_index=True, return_counts=True)
+    rank = np.arange(len(order)) - np.repeat(start, size)
+    held = np.minimum(np.round(section.phrasings * size), size - 1)
+    side[order[rank < np.repeat(held, size)]] = TEST_SEEN
+    if not (side == TEST_SEEN).any():
+        raise DataError(
+            f"data.split.phrasings: {section.phrasings} holds out nothing: at most {size.max(initial=0)} training "
+            "questions about one topic share an answer. Raise the share, or set it to 0 for data of that kind."
+        )
 
 
 def _draw(index: NearIndex, label: Ints, queue: Ints, side: Sides, *, code: int, share: float) -> Ints:
@@ -134,7 +161,7 @@ def _shuffled(names: Hashes, seed: int) -> Hashes:
 
 @dataclass(frozen=True)
 class Leakage:
-    """Shares of the test conversations: question verbatim in train, answer nearly repeated there, topic there."""
+    """Shares of a test's conversations: question verbatim in train, answer nearly repeated there, topic there."""
 
     questions: float | None
     answers: float
@@ -149,9 +176,9 @@ def random_sides(rows: int, section: SplitSection) -> Sides:
     return np.random.default_rng(section.seed).permutation(side)
 
 
-def leakage(features: Features, side: Sides, index: NearIndex) -> Leakage | None:
-    """How much of the test stands in train; None without a test. At most SAMPLE test conversations are looked at."""
-    test, train = np.flatnonzero(side == TEST), side == TRAIN
+def leakage(features: Features, side: Sides, index: NearIndex, code: int = TEST) -> Leakage | None:
+    """How much of the test `code` stands in train; None where it is empty. At most SAMPLE rows are looked at."""
+    test, train = np.flatnonzero(side == code), side == TRAIN
     if not len(test):
         return None
     test = test[np.argsort(_shuffled(features.key[test], 0), kind="stable")][:SAMPLE]

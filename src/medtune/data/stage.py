@@ -1,8 +1,8 @@
-"""The data stage: sources in, three files of conversations and the data card out.
+"""The data stage: sources in, files of conversations and the data card out.
 
 The rows stream by once: each is converted, cleaned and put into a spool file, and only its hashes stay in memory
-(`features`). Duplicates and the split are decided on those; then the spool is copied into train, validation and test.
-Nothing is left half-written: the three files and the card appear together at the end.
+(`features`). Duplicates and the split are decided on those; then the spool is copied into train, validation and test
+(and test_seen). Nothing is left half-written: the files and the card appear together at the end.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
             _note(collected, spool, verdict, dict(enumerate(duplicates.REASONS, 1)))
             _note(collected, spool, parts.side, {split.LEAKING: split.LEAKING_REASON})
             content = card.build_card(recipe, collected, parts, index, spool)
-            _write(run_dir, spool, parts)
+            _write(run_dir, spool, parts, split.written(recipe.data.split))
     except OSError as error:  # a source's own are DataErrors by now
         reason = error.strerror or error
         raise RunDirError(
@@ -75,7 +75,7 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
 
 
 def load_split(run_dir: RunDir, name: str) -> list[Conversation]:
-    """The conversations of `train`, `validation` or `test`. Raises RunDirError when the stage has not run."""
+    """The conversations of one of `split.NAMES`. Raises RunDirError when the stage has not written it."""
     return [collect.conversation_of(line) for line in read_lines(run_dir.split(name))]
 
 
@@ -105,9 +105,9 @@ def _note(collected: collect.Collected, spool: IO[bytes], codes: Any, reasons: d
             collected.dropped[reason] = collect.Dropped(len(rows), example)
 
 
-def _write(run_dir: RunDir, spool: IO[bytes], parts: split.Split) -> None:
-    """Copy each kept line of the spool to its split, with its group."""
-    temporary = [run_dir.data / f".{name}.jsonl.tmp" for name in split.NAMES]
+def _write(run_dir: RunDir, spool: IO[bytes], parts: split.Split, names: tuple[str, ...]) -> None:
+    """Copy each kept line of the spool to its split, with its group; a split that is not asked for any more goes."""
+    temporary = [run_dir.data / f".{name}.jsonl.tmp" for name in names]
     try:
         with contextlib.ExitStack() as stack:
             files = [stack.enter_context(open(path, "wb")) for path in temporary]
@@ -120,8 +120,10 @@ def _write(run_dir: RunDir, spool: IO[bytes], parts: split.Split) -> None:
             for file in files:
                 file.flush()
                 os.fsync(file.fileno())
-        for path, name in zip(temporary, split.NAMES, strict=True):
+        for path, name in zip(temporary, names, strict=True):
             os.replace(path, run_dir.split(name))
+        for name in split.NAMES[len(names) :]:
+            run_dir.split(name).unlink(missing_ok=True)
     finally:
         for path in temporary:
             path.unlink(missing_ok=True)
