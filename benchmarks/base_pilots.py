@@ -1,10 +1,11 @@
 """Short pre-trainings at equal compute, to choose the size, the learning rate and the mixture of the starter's base.
 
-    python benchmarks/base_pilots.py [--flops 3e13] [--only 7m,12m] [--out runs/pilots] [--write]
+    python benchmarks/base_pilots.py [--flops 2.5e13] [--only 7m,12m] [--out runs/pilots] [--write]
 
 Each pilot is recipes/starter-base.yaml with a few options changed, stopped after as many updates as the compute buys
-(6 operations per parameter and token). All share one split. Bits per byte are those of its validation part, by source.
-With `--write` the table goes to benchmarks/results/base_pilots.json.
+(6 operations per parameter and token), 12 rows each. All share one split, in which every trial abstract takes part.
+Bits per byte are those of its validation part, by source. With `--write` the table goes to
+benchmarks/results/base_pilots.json.
 """
 
 from __future__ import annotations
@@ -25,16 +26,15 @@ from medtune.tuning import stage
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "starter-base.yaml"
 RESULT = ROOT / "benchmarks" / "results" / "base_pilots.json"
-SMALL, MIDDLE, LARGE = ({"layers": n, "width": w, "heads": w // 64} for n, w in ((6, 256), (8, 320), (7, 384)))
+SMALL, MIDDLE = ({"layers": n, "width": w, "heads": w // 64} for n, w in ((6, 256), (8, 320)))
 PILOTS: dict[str, dict[str, Any]] = {
     "7m": SMALL,
     "12m": MIDDLE,
-    "15m": LARGE,
-    "12m-lr-6e-3": MIDDLE | {"learning_rate": 6e-3},
-    "12m-lr-1.5e-3": MIDDLE | {"learning_rate": 1.5e-3},
-    "12m-adamw": MIDDLE | {"optimizer": "adamw"},
-    "12m-no-trials": MIDDLE | {"without": "trial_reports"},
+    "7m-high-rate": SMALL | {"learning_rate": 6e-3},
+    "7m-adamw": SMALL | {"optimizer": "adamw"},
+    "7m-no-trials": SMALL | {"without": "trial_reports"},
 }
+LEARNING_RATE = 3e-3
 ROWS, TOKENS_PER_ROW, SCORED = 12, 300, 60
 
 
@@ -43,9 +43,12 @@ def recipe_for(pilot: dict[str, Any], flops: float) -> Recipe:
     raw = yaml.safe_load(RECIPE.read_text())
     shape = raw["model"]["scratch"]
     shape |= {key: pilot[key] for key in ("layers", "width", "heads")}
-    raw["tune"] |= {key: pilot[key] for key in ("learning_rate", "optimizer") if key in pilot}
+    raw["data"]["sources"][3].pop("limit")
+    raw["tune"] |= {"learning_rate": LEARNING_RATE} | {
+        key: pilot[key] for key in ("learning_rate", "optimizer") if key in pilot
+    }
     steps = round(flops / (6 * parameters(shape) * ROWS * TOKENS_PER_ROW))
-    raw["tune"] |= {"batch_size": ROWS, "max_steps": steps, "evaluations": 1, "sample_answers": 0}
+    raw["tune"] |= {"batch_size": ROWS, "max_steps": steps, "checkpoint_steps": None, "evaluations": 1, "sample_answers": 0}
     return Recipe(**raw)
 
 
@@ -58,7 +61,7 @@ def parameters(shape: dict[str, int]) -> int:
 
 def run(name: str, out: Path, flops: float) -> dict[str, Any]:
     """Train one pilot on the shared split, without the source that it leaves out, and score it."""
-    pilot, shared, run_dir = PILOTS[name], RunDir(out / "data"), RunDir(out / name)
+    pilot, shared, run_dir = PILOTS[name], RunDir(out / "data"), RunDir(out / f"{name}-{flops:.0e}")
     recipe = recipe_for(pilot, flops)
     if not shared.split("train").exists():
         data_stage.run(recipe, shared)
@@ -70,6 +73,7 @@ def run(name: str, out: Path, flops: float) -> dict[str, Any]:
     story = read_json(run_dir.path / "tuning.json")
     return {
         "pilot": name,
+        "flops": flops,
         "parameters": story["parameters_total"],
         **{key: story[key] for key in ("steps", "tokens", "seconds", "tokens_per_second")},
         "bits_per_byte": bits_by_source(run_dir.adapter, read_lines(shared.split("validation")), SCORED),
@@ -90,8 +94,9 @@ def main() -> None:
         print(json.dumps(done[-1]), flush=True)
     if options.write:
         old = read_json(RESULT)["pilots"] if RESULT.exists() else []
-        kept = [row for row in old if row["pilot"] not in {new["pilot"] for new in done}]
-        write_json(RESULT, {"flops": options.flops, "environment": environment(), "pilots": [*kept, *done]})
+        new = {(row["pilot"], row["flops"]) for row in done}
+        kept = [row for row in old if (row["pilot"], row["flops"]) not in new]
+        write_json(RESULT, {"environment": environment(), "pilots": [*kept, *done]})
 
 
 if __name__ == "__main__":

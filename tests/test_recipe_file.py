@@ -134,11 +134,16 @@ def test_resolved_recipe_loads_again(tmp_path):
 CONFLICTS = [
     (["tune.method=prompt", "tune.rows=packed"], "tune.method: prompt and tune.rows: packed"),
     (["tune.method=full", "model.quantization=nf4"], "4-bit weights have no gradient"),
+    (["tune.optimizer=muon", "tune.method=lora"], "tune.optimizer: muon and tune.method: lora exclude each other"),
     (["tune.lora.dora=true", "model.quantization=nf4", "model.device=cpu"], "Set tune.lora.dora: false"),
     (["model.base=scratch", "model.quantization=nf4"], "random weights must be trained"),
     (["tune.rows=packed", "model.attention=sdpa"], "only medtune's own kernel keeps packed documents apart"),
     (["data.split.test=0"], "data.split.test: 0 leaves nothing to measure"),
 ]
+
+
+def test_a_pattern_that_is_no_regular_expression_is_named(tmp_path):
+    assert "data.clean.exclude: not a regular expression" in mistakes(tmp_path, GOOD, "data.clean.exclude=(")
 
 
 @pytest.mark.parametrize(("overrides", "message"), CONFLICTS)

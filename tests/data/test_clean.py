@@ -47,3 +47,13 @@ def test_rejection(question: str, answer: str, reason: str) -> None:
 
 def test_short_answers_stay_when_the_recipe_says_so() -> None:
     assert clean.rejection(conversation("q", "yes"), CleanSection(min_answer_words=0)) == ""
+
+
+def test_answers_with_the_excluded_pattern_are_dropped() -> None:
+    section = CleanSection(exclude="Phenotype Ontology|^Links:")
+    for answer, reason in (
+        ("The Human Phenotype Ontology lists these signs", clean.EXCLUDED),
+        ("Links: a b c d e", clean.EXCLUDED),
+        ("These are not Links: a b c", ""),
+    ):
+        assert clean.rejection(conversation("Phenotype Ontology?", answer), section) == reason
