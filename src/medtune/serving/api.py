@@ -14,8 +14,9 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Path, Request
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Match
 
 from medtune.serving import wire
 from medtune.serving.errors import ServingError, add_handlers
@@ -34,6 +35,7 @@ v1 = APIRouter(
     responses={code: {"model": wire.ErrorBody} for code in (400, 401, 403, 404, 413, 429, 503)},
 )
 status = APIRouter()
+nothing = APIRouter(prefix="/v1", include_in_schema=False)
 
 
 def create_app(
@@ -62,6 +64,7 @@ def create_app(
     app.state.service, app.state.access, app.state.ping_seconds = service, access or Access(), ping_seconds
     app.include_router(v1)
     app.include_router(status)
+    app.include_router(nothing)
     add_handlers(app)
     app.add_middleware(Gateway, metrics=service.metrics, hosts=hosts)
     return app
@@ -168,6 +171,15 @@ async def ready(service: Serving) -> JSONResponse:
 async def metrics(service: Serving, _: Annotated[str, _owner("metrics")]) -> Response:
     """For Prometheus."""
     return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+@nothing.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE"])
+async def missing(request: Request, path: str) -> None:
+    """What no route takes: the page, which is mounted at the root, must not answer for the API."""
+    for route in request.app.routes:
+        if route.matches({**request.scope, "path_params": {}})[0] is Match.PARTIAL:
+            raise HTTPException(405, f"{request.method} is not allowed on /v1/{path[:100]}.")
+    raise HTTPException(404, f"There is nothing at /v1/{path[:100]}.")
 
 
 class _EventStream(StreamingResponse):

@@ -87,11 +87,11 @@ class Answer:
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     conversation: str = ""
     is_stored: bool = False
+    is_running: bool = False
     _queue: asyncio.Queue[Event | BaseException | None] = field(default_factory=asyncio.Queue)
     _gone: threading.Event = field(default_factory=threading.Event)
     _task: asyncio.Task[None] | None = None
     _start: float = field(default_factory=time.monotonic)
-    _is_running: bool = False
 
     async def events(self, idle_seconds: float | None = None) -> AsyncIterator[Event | None]:
         """The reply's events; None whenever nothing came for `idle_seconds`. Raises ServingError where it cannot go on.
@@ -129,7 +129,7 @@ class Answer:
     def close(self) -> None:
         """Stop: a waiting answer leaves the queue, a running one ends before its next event. Closing twice is fine."""
         self._gone.set()
-        if self._task is not None and not self._is_running:
+        if self._task is not None and not self.is_running:
             self._task.cancel()
 
 
@@ -147,7 +147,7 @@ class Service:
         self._probing = ThreadPoolExecutor(len(self.served), thread_name_prefix="medtune-probe")
         self._probes: dict[str, asyncio.Future[bool]] = {}
         self._mean_seconds = 1.0
-        self.metrics.waiting.set_function(lambda: sum(not answer._is_running for answer in self._open))
+        self.metrics.waiting.set_function(lambda: sum(not answer.is_running for answer in self._open))
 
     def start(self, ask: Ask) -> Answer:
         """Begin a reply. Raises ServingError: no such run, or too many waiting."""
@@ -227,7 +227,7 @@ class Service:
 
     async def _answer(self, run: Served, answer: Answer) -> None:
         async with self._slots:
-            answer._is_running = True
+            answer.is_running = True
             self.metrics.queue_seconds.observe(time.monotonic() - answer._start)
             loop = asyncio.get_running_loop()
 
