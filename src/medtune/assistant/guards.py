@@ -122,7 +122,8 @@ class _Scores:
 @cache
 def _hash(weights: Path) -> str:
     """Over the weights, the fixed texts and the rules: sixteen hexadecimal digits."""
+    code = [HERE / f"{name}.py" for name in (*NAMES, "guards", "classifier", "clauses", "rulebook", "vitals")]
     digest = hashlib.sha256()
-    for path in sorted([*weights.glob("*.safetensors"), *(HERE / "texts").glob("*.yaml"), *HERE.glob("*.py")]):
+    for path in sorted([*weights.glob("*.safetensors"), *HERE.glob("*.yaml"), *HERE.glob("texts/*.yaml"), *code]):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -15,11 +15,13 @@ import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from medtune.assistant import cases, classifier, crisis, emergency, scope
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from medtune.models.encoder import Encoder
 
 FOLDS = 5
+_FRAMES_PER_TOPIC = {True: 1, False: 4}
 WORDS_C, DENSE_C = 30.0, 10.0  # inverse regularisation of the two heads, chosen on the folds
 
 
@@ -206,6 +209,7 @@ def scope_examples(name: str, data: Path) -> list[Example]:
         *(Example(text, True, "encyclopaedia", 0.3) for text in cases.encyclopaedia(data)),
         *(Example(text, True, "library", 0.5) for text in library_questions()),
         *(Example(text, True, "alarms", 0.5) for text in alarms),
+        *framed(),
     ]
 
 
@@ -220,10 +224,31 @@ def alarm_examples(name: str, data: Path) -> list[Example]:
     ]
 
 
+def framed() -> list[Example]:
+    """General topics and the library's topics in the same frames, each in three: only the topic tells them apart."""
+    given = yaml.safe_load((cases.EXAMPLES / "topics.yaml").read_text(encoding="utf-8"))
+    general = [topic.strip() for topic in given["general"].split(";")]
+    health = [name for row in _library() for name in (row["topic"], *row["lay_words"][:2])]
+    frames = given["frames"]
+    result = []
+    for topics, label in ((general, False), (health, True)):
+        for topic in dict.fromkeys(topics):
+            first = zlib.crc32(topic.encode())
+            for step in range(_FRAMES_PER_TOPIC[label]):
+                text = frames[(first + 7 * step) % len(frames)].format(topic)
+                result.append(Example(text, label, "framed", 0.3, topic))
+    return result
+
+
 def library_questions() -> list[str]:
     """The ways people ask, from the starter library."""
+    return [question for row in _library() for question in row["questions"]]
+
+
+@cache
+def _library() -> list[dict[str, Any]]:
     lines = (files("medtune") / "starter" / "library.jsonl").read_text(encoding="utf-8").splitlines()
-    return [question for line in lines for question in json.loads(line)["questions"]]
+    return [json.loads(line) for line in lines]
 
 
 def _written(name: str) -> list[cases.Case]:
