@@ -141,8 +141,11 @@ def _run_stage(name: str, chain: str, recipe: Recipe, run_dir: RunDir) -> None:
     stages, earlier = run_dir.manifest()["stages"], list(STAGES)[: list(STAGES).index(name)]
     run_dir.update_manifest(stages={done: facts for done, facts in stages.items() if done in earlier})
     start = time.perf_counter()
-    importlib.import_module(STAGES[name].module).run(recipe, run_dir)
+    stage = importlib.import_module(STAGES[name].module)
+    stage.run(recipe, run_dir)
     run_dir.finish(name, chain, seconds=round(time.perf_counter() - start, 1))
+    if hasattr(stage, "tidy"):
+        stage.tidy(run_dir)
 
 
 def show_outcome(run_dir: RunDir) -> None:
@@ -154,6 +157,8 @@ def show_outcome(run_dir: RunDir) -> None:
     console.rule()
     found = read_json(summary)
     console.print(found["verdict"]["sentence"], style="bold", markup=False, highlight=False)
+    if found.get("seen"):
+        console.print(found["seen"]["sentence"], markup=False, highlight=False)
     for warning in found["warnings"]:
         console.print(f"  {warning}", style="yellow", markup=False, highlight=False)
     console.print(f"Report: {run_dir.path / 'report.html'}", markup=False, highlight=False, soft_wrap=True)

@@ -35,6 +35,20 @@ def test_the_reference_itself_scores_one(conversation):
         assert float(metric.value(np.array(metric.columns(record)))) == pytest.approx(100)
 
 
+def test_headings_that_stand_in_every_answer_of_the_library_are_not_scored(conversation):
+    layout = "{}\n\nWhat you can do:\n{}\n\nWhen to see a doctor:\n{}"
+    question = conversation(1, answer=layout.format("Gout is a joint attack.", "Rest it.", "Ask about urate."))
+    other = layout.format("Zebras live far off.", "Run!", "Never.")
+    record = grade("base", question, Completion(other))
+    assert {record.scores[name] for name in ("rouge_1", "rouge_l", "rouge_lsum", "recall")} == {0.0}
+    for name in ("bleu", "chrf"):
+        columns = metrics.METRICS[name].columns
+        bare = dataclasses.replace(record, completion=Completion("Zebras live far off.\n\nRun!\n\nNever."))
+        assert columns(record) == columns(bare)
+    ordinary = conversation(2, answer="Treatment:\nRest it.")
+    assert grade("base", ordinary, Completion("Treatment:")).scores["rouge_1"] > 0, "other headings are text"
+
+
 def test_the_best_of_several_references_counts(conversation):
     question = dataclasses.replace(
         conversation(1, answer="Asthma narrows the airways."), references=("Take 5 mg at night.",)

@@ -29,6 +29,15 @@ def system(*answers):
     return System("base", "f", lambda *_: ((i, Completion(text)) for i, text in enumerate(answers)))
 
 
+def test_headings_of_the_library_are_not_compared(tmp_path, conversation):
+    encoder = Counting()
+    records = RecordFile(tmp_path / "r.jsonl", encoder.fingerprint)
+    questions, asked = [conversation(1, answer="A flu.\nWhat you can do:\nRest.")], system("Rest.\nWhat you can do:")
+    ask(asked, questions, records, 2)
+    Similarity(encoder).measure(asked, questions, records)
+    assert sorted(encoder.texts) == ["A flu.\nRest.", "Rest."]
+
+
 def test_each_graded_answer_has_its_cosine(tmp_path, conversation):
     questions, encoder = [conversation(i, answer="It is a flu.") for i in range(3)], Counting()
     records, asked = RecordFile(tmp_path / "r.jsonl", encoder.fingerprint), system("It is a flu.", "", "Nothing")

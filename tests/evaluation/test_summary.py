@@ -6,7 +6,7 @@ import pytest
 from medtune.evaluation import summary
 from medtune.evaluation.metrics import METRICS
 from medtune.evaluation.statistics import Bootstrap
-from medtune.evaluation.verdict import verdict, warnings
+from medtune.evaluation.verdict import gap, verdict, warnings
 from medtune.types import Completion, Likelihood
 
 BOOTSTRAP = Bootstrap(300, 0)
@@ -153,3 +153,32 @@ def test_a_good_run_has_no_warnings(record):
     }
     floors = {"random": summary.paired(system(record, 0.1, 1.0, 200), records, BOOTSTRAP)}
     assert warnings({"systems": systems, "floors": floors, "test": {"questions": 200, "groups": 200}}, "model") == []
+
+
+def sides(record, **scores):
+    return {
+        name: {"metrics": summary.system_metrics(name, system(record, score, 3.0), BOOTSTRAP)}
+        for name, score in scores.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("unseen", "seen", "said"),
+    [
+        (0.2, 0.5, "does not carry over to others"),
+        (0.5, 0.2, "look at the data"),
+        (0.5, 0.505, "intervals overlap"),
+    ],
+)
+def test_the_gap_between_seen_and_unseen_topics_is_told_with_both_figures(record, unseen, seen, said):
+    sentence = gap(sides(record, base=0.1, tuned=unseen), sides(record, base=0.15, tuned=seen))
+    assert said in sentence
+    assert f"The gap is {seen - unseen:+.3f}" in sentence
+    assert sentence.index("Seen topics") < sentence.index("base 0.15") < sentence.index("Unseen topics")
+    assert sentence.count(" to ") >= 2, "both intervals"
+
+
+def test_no_gap_is_told_where_none_was_measured(record):
+    assert "were not compared" in gap(sides(record, nearest=0.2), sides(record, nearest=0.3))
+    lone = {"tuned": {"metrics": summary.system_metrics("tuned", [record(1, group="g")], BOOTSTRAP)}}
+    assert "too few topics" in gap(lone, lone)

@@ -21,6 +21,7 @@ from medtune.types import Conversation, Message
 Values = Mapping[str, Any]
 Converted = list[Conversation] | str
 NO_QUESTION, NO_ANSWER, WRONG_ANSWER = "no question", "no answer", "labelled as a wrong answer"
+PLAIN_TEXT = "a plain text, not a chat"
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,8 @@ def _chat(values: Values) -> Converted:
     items = values["messages"]
     if not isinstance(items, list):
         raise DataError(f"column 'messages': {type(items).__name__}, expected a list of {{role, content}}")
+    if [item.get("role") for item in items if isinstance(item, dict)] == ["text"]:
+        return PLAIN_TEXT  # so that the split of a mixture that was read as text and chat can be read as chat alone
     turns = [_turn(item, number) for number, item in enumerate(items, 1)]
     system = [turn for turn in turns[:1] if turn.role == "system"]
     merged: list[Message] = []
@@ -211,6 +214,14 @@ _SECTIONS = (
     ("see_doctor", "When to see a doctor"),
     ("emergency", "When it is an emergency"),
 )
+
+
+HEADINGS = frozenset(f"{heading}:" for _, heading in _SECTIONS if heading)
+
+
+def without_headings(text: str) -> str:
+    """`text` without the lines that are a heading of the library layout: they are the same in every answer."""
+    return "\n".join(line for line in text.split("\n") if line.strip() not in HEADINGS)
 
 
 def _library(values: Values) -> Converted:

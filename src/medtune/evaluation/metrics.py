@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from medtune.data.convert import without_headings
 from medtune.evaluation import facts, overlap, wording
 from medtune.types import Conversation, Record
 
@@ -45,8 +46,12 @@ class Metric:
 
 
 def scores(conversation: Conversation, answer: str) -> dict[str, float]:
-    """The scores of one answer by name; what cannot be measured on it is left out."""
-    references = [conversation.answer, *conversation.references]
+    """The scores of one answer by name; what cannot be measured on it is left out.
+
+    The headings of the library layout are left out on both sides: any answer that has them would score for them.
+    """
+    references = [without_headings(text) for text in (conversation.answer, *conversation.references)]
+    answer = without_headings(answer)
     optional = {
         "recall": facts.recall(references, answer),
         "numbers": facts.numbers(references, answer),
@@ -91,7 +96,11 @@ def _reading(record: Record) -> Sequence[float] | None:
 
 
 def _references(record: Record) -> tuple[str, ...]:
-    return (record.reference, *record.references)
+    return tuple(without_headings(text) for text in (record.reference, *record.references))
+
+
+def _answer(record: Record) -> str:
+    return without_headings(record.completion.text)
 
 
 def _reference(unit: str) -> Columns:
@@ -117,7 +126,7 @@ METRICS: dict[str, Metric] = {
         "BLEU",
         "higher",
         "corpus BLEU by sacreBLEU, 0 to 100",
-        _graded(lambda record: overlap.bleu_counts(_references(record), record.completion.text)),
+        _graded(lambda record: overlap.bleu_counts(_references(record), _answer(record))),
         overlap.bleu,
         digits=1,
     ),
@@ -125,7 +134,7 @@ METRICS: dict[str, Metric] = {
         "chrF",
         "higher",
         "corpus chrF by sacreBLEU, 0 to 100: F2 of runs of 1 to 6 characters",
-        _graded(lambda record: overlap.chrf_counts(_references(record), record.completion.text)),
+        _graded(lambda record: overlap.chrf_counts(_references(record), _answer(record))),
         overlap.chrf,
         digits=1,
     ),

@@ -29,7 +29,7 @@ from medtune.evaluation.systems import System
 from medtune.run_dir import hash_of, write_lines
 from medtune.types import Completion, Conversation, Likelihood, Record, Status
 
-SCORING = 2  # raise it when the scores in a record change their meaning: older answers are then graded again
+SCORING = 3  # raise it when the scores in a record change their meaning: older answers are then graded again
 
 
 class Advance(Protocol):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from medtune.data.convert import without_headings
 from medtune.evaluation.runner import RecordFile, progress
 from medtune.evaluation.systems import System
 from medtune.models.encoder import Encoder, Vectors
@@ -46,11 +47,12 @@ class Similarity:
 
     def _values(self, records: Sequence[Record]) -> list[float]:
         assert self.encoder is not None
-        texts = {text for record in records for text in (record.reference, *record.references)}
+        wanted = [[without_headings(text) for text in (r.reference, *r.references)] for r in records]
+        texts = {text for references in wanted for text in references}
         new = sorted(texts - self._references.keys())
         self._references.update(zip(new, self.encoder.encode(new) if new else (), strict=True))
-        answers = self.encoder.encode([record.completion.text for record in records])
+        answers = self.encoder.encode([without_headings(record.completion.text) for record in records])
         return [
-            float(max(np.dot(answer, self._references[text]) for text in (record.reference, *record.references)))
-            for answer, record in zip(answers, records, strict=True)
+            float(max(np.dot(answer, self._references[text]) for text in references))
+            for answer, references in zip(answers, wanted, strict=True)
         ]

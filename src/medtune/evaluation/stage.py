@@ -10,6 +10,8 @@ the same call asks only what is not answered yet. `summary.json`, flat and compl
   paired         {metric: {value, low, high, p, p_holm, resolvable, before, after, questions, direction} | null},
                  tuned - base; {} without both
   floors         {floor: the same for tuned - floor}
+  seen           {sentence, systems, paired, floors, test}: the same for the second test, other phrasings of topics that
+                 training has, costs apart; null without data.split.phrasings. All else is about unseen topics
   test           {questions, available, groups, max_new_tokens, batch_size, latency_questions, reference_words}
   prompt_format  {base | tuned: {name, hash, ...}}; the base's names its candidates and their bits per byte
   signatures     {rouge, bleu, chrf, bootstrap}
@@ -33,7 +35,7 @@ from medtune.evaluation.runner import SCORING, RecordFile, ask
 from medtune.evaluation.selftest import self_test
 from medtune.evaluation.similarity import Similarity
 from medtune.evaluation.statistics import Bootstrap
-from medtune.evaluation.verdict import verdict, warnings
+from medtune.evaluation.verdict import gap, verdict, warnings
 from medtune.models.encoder import load_encoder
 from medtune.recipe import Recipe
 from medtune.run_dir import RunDir, environment, hash_file, hash_of, read_json, write_json, write_text
@@ -45,7 +47,8 @@ VERSION = 2  # raise it when the same records give another summary
 def fingerprint(recipe: Recipe, run_dir: RunDir) -> str:
     """Changes with what is measured: the evaluation's options, the model, the data and the tuned weights."""
     parts = recipe.model_dump(mode="json", include={"seed", "model", "evaluate"})
-    data = [hash_file(run_dir.split(name)) for name in ("train", "validation", "test")]
+    names = ("train", "validation", "test", *(("test_seen",) if recipe.data.split.phrasings else ()))
+    data = [hash_file(run_dir.split(name)) for name in names]
     tuned = folder_hash(run_dir.adapter) if run_dir.adapter.is_dir() else ""
     return hash_of(VERSION, SCORING, parts, recipe.data.max_length, data, tuned)
 
@@ -54,7 +57,10 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
     """Measure every system of `evaluate.systems`. Raises EvaluationError where a measurement would be untrue."""
     test = load_split(run_dir, "test")
     questions = systems.draw(test, recipe.evaluate.questions)
-    checks = self_test([question.answer for question in questions])
+    test_seen = load_split(run_dir, "test_seen") if recipe.data.split.phrasings else []
+    seen = systems.draw(test_seen, recipe.evaluate.questions)
+    everything = [*questions, *seen]
+    checks = self_test([question.answer for question in everything])
     similarity = Similarity(load_encoder(recipe.evaluate.encoder))
     records = RecordFile(run_dir.evaluation / "records.jsonl", similarity.fingerprint)
     tuning = _tuning(run_dir)
@@ -64,8 +70,8 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
     for candidate in _everyone(recipe, run_dir):
         name = candidate.system.name
         with speed.peak_memory() as peak:
-            ask(candidate.system, questions, records, recipe.evaluate.batch_size)
-        answered[name] = similarity.measure(candidate.system, questions, records)
+            ask(candidate.system, everything, records, recipe.evaluate.batch_size)
+        answered[name] = similarity.measure(candidate.system, everything, records)
         costs[name] = {
             **speed.latency(candidate.system, questions[: recipe.evaluate.latency_questions]),
             "tokens_per_second": speed.tokens_per_second(answered[name]),
@@ -76,40 +82,29 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
         if candidate.prompt_format:
             formats[name] = candidate.prompt_format
     records.rewrite()
-    ordered: dict[str, list[Record]] = {name: answered[name] for name in recipe.evaluate.systems}
+    first, second = (_of(recipe, answered, part) for part in (questions, seen))
     facts = {"test": _test(recipe, test, questions), "prompt_format": formats, "tuning": tuning, "self_test": checks}
-    result = summarise(recipe, ordered, costs, facts, run_dir)
+    facts["seen"] = {**_compared(recipe, second), "test": _test(recipe, test_seen, seen)} if seen else None
+    result = summarise(recipe, first, costs, facts, run_dir)
     write_json(run_dir.evaluation / "summary.json", result)
-    write_text(run_dir.path / "report.html", report.render(result, ordered, recipe.evaluate.side_by_side))
+    write_text(run_dir.path / "report.html", report.render(result, first, recipe.evaluate.side_by_side))
 
 
 def summarise(
     recipe: Recipe, answered: dict[str, list[Record]], costs: dict[str, Any], facts: dict[str, Any], run_dir: RunDir
 ) -> dict[str, Any]:
     """summary.json, as the module's docstring lays it out."""
-    bootstrap = Bootstrap(recipe.evaluate.resamples, recipe.seed)
-    measured = {
-        name: {
-            "counts": summary.counts(records),
-            "metrics": summary.system_metrics(name, records, bootstrap),
-            "cost": costs[name],
-        }
-        for name, records in answered.items()
-    }
-    paired = (
-        summary.paired(answered["base"], answered["tuned"], bootstrap) if {"base", "tuned"} <= set(answered) else {}
-    )
-    floors = {
-        name: summary.paired(answered[name], answered["tuned"], bootstrap)
-        for name in systems.FLOORS
-        if {name, "tuned"} <= set(answered)
-    }
+    compared = _compared(recipe, answered)
+    for name, system in compared["systems"].items():
+        system["cost"] = costs[name]
+    if facts["seen"]:
+        facts = {**facts, "seen": {"sentence": gap(compared["systems"], facts["seen"]["systems"]), **facts["seen"]}}
     method = (
         f"{recipe.evaluate.resamples} resamples by group|95 % expanded percentile|sign flips, Holm|seed:{recipe.seed}"
     )
-    result = {"systems": measured, "paired": paired, "floors": floors, **facts}
+    result = {**compared, **facts}
     return {
-        "verdict": verdict(paired, floors),
+        "verdict": verdict(compared["paired"], compared["floors"]),
         "warnings": warnings(result, recipe.model.base),
         **result,
         "signatures": {**overlap.signatures(), "bootstrap": method},
@@ -118,6 +113,29 @@ def summarise(
         "chat_template": run_dir.manifest().get("chat_template"),
         "data": _read(run_dir.data / "data_card.json"),
     }
+
+
+def _compared(recipe: Recipe, answered: dict[str, list[Record]]) -> dict[str, Any]:
+    """The systems, `paired` and `floors` of one test, without costs."""
+    bootstrap = Bootstrap(recipe.evaluate.resamples, recipe.seed)
+    measured = {
+        name: {"counts": summary.counts(records), "metrics": summary.system_metrics(name, records, bootstrap)}
+        for name, records in answered.items()
+    }
+    against = {
+        name: summary.paired(answered[name], answered["tuned"], bootstrap)
+        for name in ("base", *systems.FLOORS)
+        if {name, "tuned"} <= set(answered)
+    }
+    return {"systems": measured, "paired": against.pop("base", {}), "floors": against}
+
+
+def _of(
+    recipe: Recipe, answered: dict[str, list[Record]], questions: Sequence[Conversation]
+) -> dict[str, list[Record]]:
+    """Each system's records of these questions, in the recipe's order."""
+    ids = {question.id for question in questions}
+    return {name: [record for record in answered[name] if record.id in ids] for name in recipe.evaluate.systems}
 
 
 def _everyone(recipe: Recipe, run_dir: RunDir) -> Iterator[Candidate]:

@@ -76,6 +76,38 @@ def _second_opinion(primary: Difference, secondary: Difference | None) -> str:
     return f", {joint} {LIKELIHOODS[secondary['direction']]} ({figures}){advice}"
 
 
+def gap(unseen: Mapping[str, Any], seen: Mapping[str, Any]) -> str:
+    """What the two tests say together: how far what tuning taught carries to topics that it did not have.
+
+    Both are `systems` of the summary: one measured on unseen topics, one on unseen phrasings of seen topics.
+    """
+    values = [{name: system["metrics"][PRIMARY] for name, system in side.items()} for side in (unseen, seen)]
+    there = [side["tuned"] for side in values if side.get("tuned")]
+    if len(there) < 2:
+        return "Seen and unseen topics were not compared: that takes answers of the tuned model to both."
+    topics, phrasings = there
+    figures = [
+        f"{side['tuned']['value']:.3f}{_interval(side['tuned'])}"
+        + (f", base {side['base']['value']:.3f}" if side.get("base") else "")
+        for side in values
+    ]
+    opening = (
+        f"Seen topics in other words: tuned ROUGE-L {figures[1]}. Unseen topics: {figures[0]}. "
+        f"The gap is {phrasings['value'] - topics['value']:+.3f}"
+    )
+    if None in (topics["low"], phrasings["low"]):
+        return f"{opening}; there are too few topics to say how sure it is."
+    if phrasings["low"] > topics["high"]:
+        return f"{opening}: that much comes from the topics in training and does not carry over to others."
+    if topics["low"] > phrasings["high"]:
+        return f"{opening}: the unseen topics are the easier ones here, so look at the data before you believe either."
+    return f"{opening}, and the intervals overlap: on topics from training it is not measurably better than on others."
+
+
+def _interval(value: Mapping[str, Any]) -> str:
+    return "" if value["low"] is None else f" ({value['low']:.3f} to {value['high']:.3f})"
+
+
 def warnings(summary: Mapping[str, Any], base: str) -> list[str]:
     """What would mislead a reader who sees only the scores; `base` is `model.base`."""
     return [
