@@ -10,7 +10,7 @@ import pytest
 from medtune.assistant.assistant import Assistant
 from medtune.assistant.words import content
 from medtune.recipe_assistant import AssistantSection
-from medtune.types import Hit, Message, Passage, ReplySection, Sentence, Verdict
+from medtune.types import Hit, Message, Passage, Verdict
 
 SECTIONS = {
     "In short": "Asthma makes the airways swell and tighten at times. Good treatment lets most people live well.",
@@ -42,12 +42,6 @@ def search(text: str, k: int) -> list[Hit]:
     return sorted((hit for hit in found if hit.score), key=lambda hit: -hit.score)[:k]
 
 
-def escalate(verdict: Verdict, country: str, language: str) -> tuple[ReplySection, ...]:
-    del country, language
-    lines = (Sentence(f"This may be a {verdict.kind}.", "fixed"), Sentence("Call 911 now.", "fixed"))
-    return (ReplySection("escalation", "Get help now", lines),)
-
-
 @pytest.fixture
 def make() -> Callable[..., Assistant]:
     """`make(engine=..., section={...}, verdicts={...} or a function)`: an assistant on the small library."""
@@ -55,10 +49,8 @@ def make() -> Callable[..., Assistant]:
     def build(section: Mapping[str, Any] | None = None, fired: Any = None, **parts: Any) -> Assistant:
         check = fired if callable(fired) else lambda _: verdicts(**(fired or {}))
         values: dict[str, Any] = {
-            "section": AssistantSection.model_validate(section or {}),
+            "section": AssistantSection.model_validate({"country": "US", **(section or {})}),
             "check": check,
-            "escalate": escalate,
-            "phone": "911",
             "search": search,
             "neighbours": lambda passage: [p for p in PASSAGES if p.title == passage.title],
         }

@@ -58,7 +58,8 @@ def test_an_emergency_never_touches_the_model(make: Make, asked: Sequence[Messag
     reply = make({"answer": "generate"}, fired, engine=Untouchable()).reply(asked)
     assert reply.urgency == "emergency"
     assert not reply.is_error
-    assert reply.text.startswith("Get help now\n")
+    assert reply.sections[0].name == "escalation"
+    assert reply.text.startswith(f"{reply.sections[0].heading}\n{reply.sections[0].text}")
     assert all(sentence.support == "fixed" for section in reply.sections for sentence in section.sentences)
     assert reply.sources == ()
 

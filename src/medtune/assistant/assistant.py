@@ -22,12 +22,13 @@ from dataclasses import dataclass, field
 
 from medtune.assistant import answer
 from medtune.assistant.draft import Draft
+from medtune.assistant.escalation import escalation, number, phone
 from medtune.assistant.grounding import Grounding
 from medtune.assistant.wording import Wording, wording
 from medtune.models.engine import Engine, Sampling
 from medtune.recipe_assistant import AssistantSection
 from medtune.run_dir import hash_of
-from medtune.types import Event, Hit, Message, Passage, Reply, ReplySection, Verdict
+from medtune.types import Event, Hit, Message, Passage, Reply, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +48,6 @@ class Assistant:
 
     section: AssistantSection
     check: Callable[[Sequence[Message]], Mapping[str, Verdict]]
-    escalate: Callable[[Verdict, str, str], tuple[ReplySection, ...]]
-    phone: str
     search: Callable[[str, int], Sequence[Hit]]
     neighbours: Callable[[Passage], Sequence[Passage]]
     grounding: Grounding = field(default_factory=Grounding)
@@ -65,7 +64,8 @@ class Assistant:
     @property
     def wording(self) -> Wording:
         """The fixed texts in the section's language."""
-        return wording(self.section.language, self.phone)
+        country, language = self.section.country, self.section.language
+        return wording(language, number("emergency", country, language))
 
     def reply(self, messages: Sequence[Message], sampling: Sampling | None = None) -> Reply:
         """The reply to a conversation that ends with the user's turn: the last event of `stream`."""
@@ -82,7 +82,9 @@ class Assistant:
         turns = _conversation(messages)
         words = self.wording
         disclosure = "" if any(m.role == "assistant" for m in turns) else words.line("disclosure")
-        draft = Draft(words, self.section.disclaimer or words.line("disclaimer"), disclosure)
+        draft = Draft(
+            words, self.section.disclaimer or words.line("disclaimer"), disclosure, phone(self.section.country)
+        )
         with draft.timed("total"):
             try:
                 yield from self._steps(draft, turns, sampling or Sampling(self.section.max_new_tokens))
@@ -110,7 +112,7 @@ class Assistant:
         if alarms:
             draft.urgency = "emergency"
             for alarm in alarms:
-                for section in self.escalate(alarm, self.section.country, self.section.language):
+                for section in escalation(alarm, self.section.country, self.section.language):
                     yield draft.show(section)
             return
         yield from draft.disclose()

@@ -38,6 +38,7 @@ class Draft:
     wording: Wording
     disclaimer: str
     disclosure: str
+    phone: str = ""
     urgency: Urgency = "routine"
     verdicts: tuple[Verdict, ...] = ()
     sections: list[ReplySection] = field(default_factory=list)
@@ -131,7 +132,7 @@ class Draft:
             self.disclaimer,
             self.disclosure,
             self.wording.language,
-            self.wording.phone,
+            self.phone,
             self.finish_reason,
             self.is_error,
             spent.prompt_tokens,

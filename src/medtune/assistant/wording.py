@@ -19,7 +19,7 @@ TEXTS = Path(__file__).parent / "texts"
 
 @dataclass(frozen=True)
 class Wording:
-    """The texts of one language, with the emergency number in place."""
+    """The texts of one language; `phone` is how they name the emergency number."""
 
     language: str
     phone: str
@@ -41,7 +41,7 @@ class Wording:
 
 
 def wording(language: str, phone: str) -> Wording:
-    """The texts of `language` (`en` or `es`) for a country whose emergency number is `phone`."""
+    """The texts of `language` (`en` or `es`) for a country whose emergency number is named `phone`."""
     return Wording(language, phone, _texts(language))
 
 
