@@ -48,7 +48,13 @@ def recipe_for(pilot: dict[str, Any], flops: float) -> Recipe:
         key: pilot[key] for key in ("learning_rate", "optimizer") if key in pilot
     }
     steps = round(flops / (6 * parameters(shape) * ROWS * TOKENS_PER_ROW))
-    raw["tune"] |= {"batch_size": ROWS, "max_steps": steps, "checkpoint_steps": None, "evaluations": 1, "sample_answers": 0}
+    raw["tune"] |= {
+        "batch_size": ROWS,
+        "max_steps": steps,
+        "checkpoint_steps": None,
+        "evaluations": 1,
+        "sample_answers": 0,
+    }
     return Recipe(**raw)
 
 

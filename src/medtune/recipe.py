@@ -54,7 +54,7 @@ class ModelSection(Section):
     """The base model, and how it is loaded."""
 
     base: str = Field(min_length=1)
-    """Hub id, local folder, `starter` (to be embedded, not there yet) or `scratch` (random weights)."""
+    """Hub id, local folder, `starter` (the embedded demonstration model) or `scratch` (random weights)."""
     revision: str | None = None
     """Git revision on the Hub; null takes the newest and records its commit in the manifest."""
     quantization: Literal["none", "nf4"] = "none"

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from medtune.data import clean, wording
-from medtune.data.convert import LAYOUTS, NO_ANSWER, NO_QUESTION, WRONG_ANSWER, check_columns, convert_row
+from medtune.data.convert import LAYOUTS, NO_ANSWER, NO_QUESTION, PLAIN_TEXT, WRONG_ANSWER, check_columns, convert_row
 from medtune.data.sources import read_rows
 from medtune.errors import DataError
 from medtune.recipe import Layout, Source
@@ -134,6 +134,7 @@ def test_chat_without_question_or_answer() -> None:
     assert convert("chat", {"messages": messages("s1 a1")}) == NO_QUESTION
     assert convert("chat", {"messages": messages("s1 u1")}) == NO_ANSWER
     assert convert("chat", {"messages": []}) == NO_QUESTION
+    assert convert("chat", {"messages": [{"role": "text", "content": "The lungs."}]}) == PLAIN_TEXT
 
 
 @pytest.mark.parametrize(

@@ -34,13 +34,14 @@ def only_pickle(folder: Path, content: Any) -> None:
     torch.save(content, folder / "pytorch_model.bin")
 
 
-def test_locations(tmp_path: Path) -> None:
+def test_locations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_dir = RunDir(tmp_path)
     assert loading.locate(ModelSection(base="scratch"), run_dir) == str(run_dir.base)
     assert loading.locate(ModelSection(base="gpt2"), run_dir) == "gpt2"
-    if not loading.STARTER.is_dir():
-        with pytest.raises(ModelError, match=r"does not exist yet.*scratch"):
-            loading.locate(ModelSection(base="starter"), run_dir)
+    assert loading.locate(ModelSection(base="starter"), run_dir) == str(loading.STARTER)
+    monkeypatch.setattr(loading, "STARTER", tmp_path / "nowhere")
+    with pytest.raises(ModelError, match="missing from this installation"):
+        loading.locate(ModelSection(base="starter"), run_dir)
 
 
 def test_a_repository_with_only_a_plain_pickle_is_read(folder: Path, tiny_model: Callable[[str], Any]) -> None:

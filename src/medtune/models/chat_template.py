@@ -182,8 +182,9 @@ def samples(
     """The conversations as ids and labels, in order: one sample each, or one per assistant turn for encoder-decoders,
     or one per window of `max_length` tokens for a plain text.
 
-    `turns="last"` supervises the final answer alone (of a plain text the first window), one sample each. A sample may have no supervised token; the caller counts or
-    refuses it. Raises ModelError, with the conversation's id, where the template refuses its turns.
+    `turns="last"` supervises the final answer alone (of a plain text the first window), one sample each. A sample may
+    have no supervised token; the caller counts or refuses it. Raises ModelError, with the conversation's id, where the
+    template refuses its turns.
     """
     rows = iter(conversations)
     while batch := list(islice(rows, BATCH)):

@@ -53,8 +53,8 @@ def published(section: ModelSection) -> str:
     if section.base == "starter":
         if not STARTER.is_dir():
             raise ModelError(
-                "model.base: starter, but the embedded model does not exist yet. Expected a Hub id, a local folder or "
-                "scratch. Set model.base: scratch for a small model initialised at random."
+                "model.base: starter, but the embedded model is missing from this installation. Install medtune again, "
+                "or name a Hub id or a local folder."
             )
         return str(STARTER)
     return section.base

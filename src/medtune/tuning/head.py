@@ -34,13 +34,12 @@ class _Likelihood(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
         ctx.is_frozen = not ctx.needs_input_grad[1]
         nll, grads = _walk(hidden, weight, bias, targets, None, (ctx.needs_input_grad[0], not ctx.is_frozen))
-        ctx.inputs = () if ctx.is_frozen else (hidden, weight, bias, targets)
-        ctx.save_for_backward(*grads)
+        ctx.save_for_backward(*grads, *(() if ctx.is_frozen else (hidden, weight, bias, targets)))
         return nll
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        grads = ctx.saved_tensors
+        grads = ctx.saved_tensors[:3]
         if ctx.is_frozen:
             return grads[0] * upstream[:, None].to(grads[0].dtype), None, None, None
         if not len(upstream):  # a process of several that got no label in this pass
@@ -49,7 +48,8 @@ class _Likelihood(torch.autograd.Function):
         if bool((upstream == factor).all()):  # a mean over all tokens: what was summed needs only its factor
             scaled = tuple(None if grad is None else grad * factor.to(grad.dtype) for grad in grads)
         else:
-            scaled = _walk(*ctx.inputs, upstream, (True, True))[1]
+            hidden, weight, bias, targets = ctx.saved_tensors[3:]
+            scaled = _walk(hidden, weight, bias, targets, upstream, (True, True))[1]
         return scaled[0], scaled[1], scaled[2], None
 
 
