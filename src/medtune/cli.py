@@ -6,22 +6,16 @@ Exit codes: 0 done; 2 a mistake that is explained in one paragraph; 130 interrup
 from __future__ import annotations
 
 import errno
-import logging
-import os
 import sys
-import warnings
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from medtune.commands import guard, library
+from medtune.commands import guard, library, measure
+from medtune.commands.opening import open_recipe
 from medtune.errors import MedtuneError
-
-if TYPE_CHECKING:
-    from medtune.recipe import Recipe
-    from medtune.run_dir import RunDir
 
 app = typer.Typer(
     name="medtune",
@@ -32,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(library.app)
 app.add_typer(guard.app)
+app.add_typer(measure.app)
 
 Target = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML), or the folder of a run.")]
 Overrides = Annotated[
@@ -81,7 +76,7 @@ def check(
     ] = False,
 ) -> None:
     """Before anything is paid for: what the recipe will do, what it will cost, and every mistake in it."""
-    resolved, _ = _open(recipe, overrides)
+    resolved, _ = open_recipe(recipe, overrides)
     from medtune import check as checking
 
     checking.run(resolved, measure=measure)
@@ -132,7 +127,7 @@ def rehearse(
     ] = None,
 ) -> None:
     """The whole recipe on a shrunken random model and a few rows, so that its mistakes show before a GPU is rented."""
-    resolved, run_dir = _open(recipe, overrides, out, suffix="-rehearsal")
+    resolved, run_dir = open_recipe(recipe, overrides, out, suffix="-rehearsal")
     from medtune import rehearse as rehearsal
 
     rehearsal.run(resolved, run_dir, tokenizer=tokenizer, data=data)
@@ -149,32 +144,11 @@ def runs(folder: Annotated[Path, typer.Argument(help="Where the run folders lie.
 
 
 def _run(target: Path, overrides: list[str] | None, out: Path | None, only: str | None = None) -> None:
-    resolved, run_dir = _open(target, overrides, out)
+    resolved, run_dir = open_recipe(target, overrides, out)
     from medtune import pipeline
 
     pipeline.run(resolved, run_dir, only)
     pipeline.show_outcome(run_dir)
-
-
-def _quiet_libraries() -> None:
-    """What other libraries tell their own developers is not for our users; medtune's own warnings stay."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"(transformers|peft|accelerate|bitsandbytes)\.")
-
-
-def _open(
-    target: Path, overrides: list[str] | None, out: Path | None = None, *, suffix: str = ""
-) -> tuple[Recipe, RunDir]:
-    """The recipe of a file or of a run's folder, and the folder to work in."""
-    from medtune import recipe_file
-    from medtune.run_dir import RunDir
-
-    _quiet_libraries()
-    is_run = (target / "recipe.json").exists()
-    resolved = recipe_file.load(target / "recipe.json" if is_run else target, overrides or ())
-    home = target if is_run and not suffix else Path("runs") / (resolved.name + suffix)
-    return resolved, RunDir(out or home)
 
 
 def _print_layouts() -> None:

@@ -1,6 +1,7 @@
 """The whole stage on tiny real models: data stage, a base from scratch, real PEFT adapters."""
 
 import csv
+import html
 import json
 import random
 import shutil
@@ -11,7 +12,7 @@ from peft import LoraConfig, PromptTuningConfig, get_peft_model
 
 from medtune.data import stage as data_stage
 from medtune.errors import ModelError, RunDirError
-from medtune.evaluation import candidates, runner, stage
+from medtune.evaluation import audit, candidates, runner, stage
 from medtune.models import chat_template, loading, scratch
 from medtune.models.completer import TransformersCompleter
 from medtune.recipe_file import validate
@@ -235,3 +236,71 @@ def test_floors_alone_need_no_model(prepared, tmp_path):
     assert list(found["systems"]) == ["nearest", "random"]
     assert found["verdict"]["direction"] is None
     assert found["systems"]["nearest"]["metrics"]["perplexity"] is None
+
+
+def test_unseen_phrasings_of_seen_topics_are_a_test_of_their_own(tmp_path):
+    entries = [
+        {"topic": t, "questions": [f"{way} {t} ?" for way in "abcd"], "in_short": f"{t} is {i} things, one knows."}
+        for i, t in enumerate(TOPICS)
+    ]
+    (tmp_path / "library.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    recipe = recipe_for(tmp_path, systems=["nearest", "random"], questions=None)
+    tree = recipe.model_dump(mode="json")
+    tree["data"]["sources"] = [{"layout": "library", "path": str(tmp_path / "library.jsonl")}]
+    tree["data"]["split"] |= {"phrasings": 0.25}
+    recipe, run_dir = validate(tree, "test"), RunDir(tmp_path / "run")
+    data_stage.run(recipe, run_dir)
+    mark = stage.fingerprint(recipe, run_dir)
+    stage.run(recipe, run_dir)
+    found = result(run_dir)
+    unseen, seen = (
+        {c.id for c in data_stage.load_split(run_dir, name) if c.question} for name in ("test", "test_seen")
+    )
+    assert found["test"]["questions"] == len(unseen)
+    assert found["seen"]["test"]["questions"] == len(seen) > 0
+    assert found["systems"]["nearest"]["counts"]["asked"] == len(unseen)
+    assert found["seen"]["systems"]["nearest"]["counts"]["asked"] == len(seen)
+    assert len((run_dir.evaluation / "records.jsonl").read_text().splitlines()) == 2 * len(unseen | seen)
+    rouge = [side["systems"]["nearest"]["metrics"]["rouge_l"]["value"] for side in (found, found["seen"])]
+    assert rouge[1] == pytest.approx(1), "another way to ask finds the topic's own answer"
+    assert rouge[0] < 1
+    assert found["seen"]["sentence"].startswith("Seen and unseen topics were not compared")
+    report = (run_dir.path / "report.html").read_text()
+    assert found["seen"]["sentence"] in report
+    assert report.count("<small>seen topics</small>") == 3
+    run_dir.split("test_seen").write_text("")
+    assert stage.fingerprint(recipe, run_dir) != mark
+
+
+@pytest.mark.parametrize("method", ["lora", "prompt"])
+def test_the_audit_shows_both_ways_of_counting(prepared, tmp_path, method):
+    recipe, run_dir = tuned(prepared, tmp_path, method)
+    with pytest.raises(RunDirError, match="no answers of the tuned model"):
+        audit.run(recipe, run_dir)
+    stage.run(recipe, run_dir)
+    rows = {row.title: row for row in audit.run(recipe, run_dir)}
+    summary = result(run_dir)["systems"]["tuned"]["metrics"]
+    for title in ("ROUGE-L of answers", "ROUGE-L at 128 tokens", "ROUGE-L, teacher-forced"):
+        assert rows[title].honest == pytest.approx(summary["rouge_l"]["value"])
+    assert rows["Perplexity"].honest == pytest.approx(summary["perplexity"]["value"])
+    assert rows["BLEU, teacher-forced"].honest == pytest.approx(summary["bleu"]["value"])
+    empty = rows["ROUGE-L of no answer at all"]
+    assert empty.honest == 0 < empty.notebook
+    assert rows["ROUGE-L of answers"].notebook > rows["ROUGE-L of answers"].honest
+    assert rows["Token accuracy"].honest is None
+    assert json.loads((run_dir.path / "audit.json").read_text())["questions"] == 10
+    page = html.unescape((run_dir.path / "audit.html").read_text())
+    assert all(row.title in page and row.why in page for row in rows.values())
+
+
+def test_the_audits_loss_is_the_notebooks_own(prepared, tmp_path):
+    """What `model(input_ids, attention_mask, labels=input_ids).loss` says, recomputed by transformers itself."""
+    recipe, run_dir = tuned(prepared, tmp_path)
+    completer = candidates.tuned_completer(recipe, run_dir)
+    questions = data_stage.load_split(run_dir, "test")[:4]
+    forced = list(audit._forced(completer, questions))
+    rows = list(chat_template.samples(completer.template, completer.tokenizer, questions, 64, turns="last"))
+    ids, mask = audit._padded(completer, [row.input_ids for row in rows])
+    with torch.no_grad():
+        loss = completer.model(input_ids=ids, attention_mask=mask, labels=ids).loss
+    assert sum(f.nll for f in forced) / sum(f.positions for f in forced) == pytest.approx(float(loss), rel=1e-4)

@@ -86,9 +86,7 @@ def candidates(recipe: Recipe, run_dir: RunDir, validation: Sequence[Conversatio
     wanted = [name for name in ("base", "tuned") if name in recipe.evaluate.systems]
     if not wanted:
         return
-    recipe = recipe.model_copy(update={"model": loading.pinned(recipe.model, run_dir)})
-    location = loading.locate(recipe.model, run_dir)
-    bench = _Bench(recipe, run_dir, location, loading.load_tokenizer(location, recipe.model.revision))
+    bench = _bench(recipe, run_dir)
     shared = len(wanted) == 2 and recipe.tune.method != "full"
     model = bench.load(tuned=True) if shared else None
     for name in wanted:
@@ -97,6 +95,19 @@ def candidates(recipe: Recipe, run_dir: RunDir, validation: Sequence[Conversatio
             gc.collect()
             model = bench.load(tuned=name == "tuned")
         yield _tuned(bench, model) if name == "tuned" else _base(bench, model, validation, shared)
+
+
+def tuned_completer(recipe: Recipe, run_dir: RunDir) -> TransformersCompleter:
+    """The tuned model alone, in the chat template that it was trained with; raises as `candidates` does."""
+    bench = _bench(recipe, run_dir)
+    model = bench.load(tuned=True)
+    return bench.completer(model, _trained_template(bench, model))
+
+
+def _bench(recipe: Recipe, run_dir: RunDir) -> _Bench:
+    recipe = recipe.model_copy(update={"model": loading.pinned(recipe.model, run_dir)})
+    location = loading.locate(recipe.model, run_dir)
+    return _Bench(recipe, run_dir, location, loading.load_tokenizer(location, recipe.model.revision))
 
 
 def _base(bench: _Bench, model: Any, validation: Sequence[Conversation], shared: bool) -> Candidate:
@@ -109,7 +120,7 @@ def _base(bench: _Bench, model: Any, validation: Sequence[Conversation], shared:
     return Candidate(system, ships, base_parameters(model), facts)
 
 
-def _tuned(bench: _Bench, model: Any) -> Candidate:
+def _trained_template(bench: _Bench, model: Any) -> ChatTemplate:
     stored = bench.run_dir.manifest().get("chat_template")
     if stored is None:
         raise RunDirError(
@@ -118,6 +129,11 @@ def _tuned(bench: _Bench, model: Any) -> Candidate:
         )
     template = bench.template(model, bench.recipe.model.chat_template)
     chat_template.require_same(template, stored)
+    return template
+
+
+def _tuned(bench: _Bench, model: Any) -> Candidate:
+    template = _trained_template(bench, model)
     adapter = bench.run_dir.adapter
     base = () if bench.recipe.tune.method == "full" else model_folder(bench.location, bench.recipe.model.revision)
     ships = (*base, adapter)

@@ -31,11 +31,15 @@ def render(template: str, **values: Any) -> str:
 
 
 def number(value: float | None, key: str = "") -> str:
-    """A metric's value with its own number of decimals; a rate in per cent."""
+    """A metric's value with its own number of decimals; a rate, and whatever is a `share`, in per cent."""
     if value is None:
         return "–"
     metric = METRICS.get(key)
-    return f"{value:.1%}" if metric and metric.is_rate else f"{value:,.{metric.digits if metric else 3}f}"
+    return (
+        f"{value:.1%}"
+        if key == "share" or (metric and metric.is_rate)
+        else f"{value:,.{metric.digits if metric else 3}f}"
+    )
 
 
 def figure(value: Mapping[str, Any] | None, key: str, is_difference: bool = False) -> Markup:

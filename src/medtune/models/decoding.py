@@ -90,6 +90,28 @@ def answer_nll(model: PreTrainedModel | PeftModel, samples: Sequence[Sample]) ->
     return nll
 
 
+def forward_logits(
+    model: PreTrainedModel | PeftModel, ids: Tensor, mask: Tensor, labels: Tensor | None = None
+) -> Tensor:
+    """Logits at every position, (rows, length, vocabulary), padding included: what an audit needs, and only that.
+
+    `labels` are the decoder's targets where the model is an encoder-decoder; a soft prompt's positions are left out.
+    """
+    base, prompt = base_of(model), soft_prompt(model)
+    inputs: dict[str, Tensor] = {"attention_mask": mask}
+    if labels is not None:
+        inputs["decoder_input_ids"] = base.prepare_decoder_input_ids_from_labels(labels=labels)
+    if prompt is None:
+        inputs["input_ids"] = ids
+    else:
+        vectors = prompt.expand(len(ids), -1, -1)
+        inputs["attention_mask"] = torch.cat([mask.new_ones(len(ids), len(prompt)), mask], 1)
+        embedded = base.get_input_embeddings()(ids)
+        inputs["inputs_embeds"] = torch.cat([vectors.to(embedded.dtype), embedded], 1)
+    logits: Tensor = base(**inputs, use_cache=False).logits
+    return logits[:, len(prompt) :] if prompt is not None and labels is None else logits
+
+
 @contextmanager
 def _head_on(base: PreTrainedModel, wanted: Tensor) -> Iterator[None]:
     """The head sees only the positions of `wanted`, (rows, length); the logits are (1, positions, vocabulary).
