@@ -7,7 +7,7 @@ import types
 import pytest
 
 from medtune import pipeline
-from medtune.errors import PrerequisiteError, RunDirError
+from medtune.errors import ModelError, PrerequisiteError, RunDirError
 from medtune.recipe import Recipe
 from medtune.run_dir import RunDir, read_json
 
@@ -18,9 +18,9 @@ RECIPE = Recipe.model_validate(
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Three stages that write one file each; the names of those that ran. `calls.broken` names one that fails."""
+    """Four stages that write one file each; the names of those that ran. `calls.broken` names one that fails."""
     ran = Calls()
-    for name, section in (("data", "data"), ("tune", "tune"), ("evaluate", "evaluate")):
+    for name, section in (("data", "data"), ("tune", "tune"), ("knowledge", "assistant"), ("evaluate", "evaluate")):
         module = types.ModuleType(f"fake_{name}")
         module.fingerprint = lambda recipe, *_, section=section: getattr(recipe, section).model_dump_json()
         module.run = lambda _, run_dir, name=name: ran.add(name, run_dir)
@@ -48,9 +48,26 @@ def other(section, **changes):
     return RECIPE.model_copy(update={section: getattr(RECIPE, section).model_copy(update=changes)})
 
 
+def test_a_missing_embedded_model_is_told_before_anything_runs(calls, tmp_path, monkeypatch):
+    from medtune import check
+    from medtune.models import loading
+
+    monkeypatch.setattr(loading, "STARTER", tmp_path / "nowhere")
+    recipe, run_dir = other("model", base="starter"), RunDir(tmp_path / "run")
+    for only in (None, "tune", "evaluate"):
+        with pytest.raises(ModelError, match="missing from this installation"):
+            pipeline.run(recipe, run_dir, only)
+    with pytest.raises(ModelError, match="missing from this installation"):
+        check.run(recipe)
+    assert calls.take() == []
+    assert not run_dir.path.exists()
+    pipeline.run(recipe, run_dir, "data")
+    assert calls.take() == ["data"], "the data alone need no model"
+
+
 def test_everything_runs_once(calls, tmp_path):
     pipeline.run(RECIPE, RunDir(tmp_path / "run"))
-    assert calls.take() == ["data", "tune", "evaluate"]
+    assert calls.take() == ["data", "tune", "knowledge", "evaluate"]
     pipeline.run(RECIPE, RunDir(tmp_path / "run"))
     assert calls.take() == []
 
@@ -59,8 +76,9 @@ def test_everything_runs_once(calls, tmp_path):
     ("section", "changes", "expected"),
     [
         ("evaluate", {"questions": 3}, ["evaluate"]),
-        ("tune", {"epochs": 7}, ["tune", "evaluate"]),
-        ("data", {"max_length": 99}, ["data", "tune", "evaluate"]),
+        ("assistant", {"support": 0.7}, ["knowledge", "evaluate"]),
+        ("tune", {"epochs": 7}, ["tune", "knowledge", "evaluate"]),
+        ("data", {"max_length": 99}, ["data", "tune", "knowledge", "evaluate"]),
     ],
 )
 def test_changed_option_runs_its_stage_and_those_after_it(calls, tmp_path, capsys, section, changes, expected):
@@ -78,7 +96,7 @@ def test_lost_artifact_is_made_again(calls, tmp_path):
     calls.take()
     (run_dir.path / "tune.txt").unlink()
     pipeline.run(RECIPE, run_dir)
-    assert calls.take() == ["tune", "evaluate"]
+    assert calls.take() == ["tune", "knowledge", "evaluate"]
 
 
 def test_stage_cut_off_with_other_options_is_not_taken_for_done_with_the_old_ones(calls, tmp_path):
@@ -91,7 +109,7 @@ def test_stage_cut_off_with_other_options_is_not_taken_for_done_with_the_old_one
     calls.broken = ""
     calls.take()
     pipeline.run(RECIPE, run_dir)
-    assert calls.take() == ["tune", "evaluate"]
+    assert calls.take() == ["tune", "knowledge", "evaluate"]
 
 
 def test_one_stage_alone_needs_those_before_it(calls, tmp_path):
@@ -155,4 +173,4 @@ def test_licences_name_code_base_and_data(calls, tmp_path):
     (run_dir.data / "data_card.json").write_text(card)
     pipeline.run(other("model", base="microsoft/DialoGPT-large"), run_dir)
     assert run_dir.manifest()["licences"] == {"medtune": "Apache-2.0", "base": "MIT", "data": {"p": ["CC BY 4.0"]}}
-    assert calls.take() == ["data", "tune", "evaluate"]
+    assert calls.take() == ["data", "tune", "knowledge", "evaluate"]

@@ -26,6 +26,8 @@ SMALL = (
     "tune.evaluations=2",
     "tune.checkpoint_steps=3",
     "tune.sample_answers=1",
+    "assistant.knowledge.encoder=none",
+    "evaluate.systems=[random, nearest, base, tuned, retrieval, assistant]",
     "evaluate.questions=12",
     "evaluate.max_new_tokens=12",
     "evaluate.latency_questions=2",
@@ -56,7 +58,7 @@ def test_one_command_goes_from_data_to_report(finished):
     folder, printed = finished
     summary = read_json(folder / "evaluation" / "summary.json")
     assert re.sub(r"\s+", " ", summary["verdict"]["sentence"]) in re.sub(r"\s+", " ", printed)
-    assert set(summary["systems"]) == {"random", "nearest", "base", "tuned"}
+    assert set(summary["systems"]) == {"random", "nearest", "base", "tuned", "retrieval", "assistant"}
     assert str(folder / "report.html") in printed
     report = (folder / "report.html").read_text()
     assert not re.search(r"(?:src|href)=\"?(?:https?:)?//", report), "the report must open offline"
@@ -64,7 +66,7 @@ def test_one_command_goes_from_data_to_report(finished):
 
 def test_manifest_says_what_was_run(finished):
     manifest = RunDir(finished[0]).manifest()
-    assert list(manifest["stages"]) == ["data", "tune", "evaluate"]
+    assert list(manifest["stages"]) == ["data", "tune", "knowledge", "evaluate"]
     assert all(facts["seconds"] >= 0 for facts in manifest["stages"].values())
     assert manifest["licences"]["medtune"] == "Apache-2.0"
     assert "starter" in manifest["licences"]["data"]
@@ -82,6 +84,7 @@ def test_second_time_nothing_is_left_to_do(finished):
     assert [line for line in printed.splitlines() if line.endswith(": up to date")] == [
         "data: up to date",
         "tune: up to date",
+        "knowledge: up to date",
         "evaluate: up to date",
     ]
     assert before == {path: path.stat().st_mtime_ns for path in before}

@@ -33,6 +33,7 @@ class Stage:
 STAGES = {
     "data": Stage("medtune.data.stage", ("data/train.jsonl", "data/validation.jsonl", "data/test.jsonl")),
     "tune": Stage("medtune.tuning.stage", ("adapter", "tuning.json")),
+    "knowledge": Stage("medtune.knowledge.stage", ("knowledge",)),
     "evaluate": Stage("medtune.evaluation.stage", ("evaluation/summary.json", "report.html")),
 }
 
@@ -53,6 +54,8 @@ def run(recipe: Recipe, run_dir: RunDir, only: str | None = None) -> None:
     if int(os.environ.get("RANK", "0")) > 0:
         _join(recipe, run_dir)
         return
+    if only != "data":
+        require_base(recipe)
     with _opened(run_dir):
         changed = _changed_options(recipe, run_dir)
         chain = ""
@@ -69,6 +72,14 @@ def run(recipe: Recipe, run_dir: RunDir, only: str | None = None) -> None:
                     f"Run all stages: medtune run RECIPE --out {run_dir.path}"
                 )
         _write_facts(recipe, run_dir)
+
+
+def require_base(recipe: Recipe) -> None:
+    """Raise ModelError for a missing embedded model now, not after the data stage."""
+    if recipe.model.base == "starter":
+        from medtune.models import loading
+
+        loading.published(recipe.model)
 
 
 def _join(recipe: Recipe, run_dir: RunDir) -> None:
@@ -142,10 +153,28 @@ def _run_stage(name: str, chain: str, recipe: Recipe, run_dir: RunDir) -> None:
     run_dir.update_manifest(stages={done: facts for done, facts in stages.items() if done in earlier})
     start = time.perf_counter()
     stage = importlib.import_module(STAGES[name].module)
-    stage.run(recipe, run_dir)
+    stage.run(recipe, run_dir, **_handed(name, recipe, run_dir))
     run_dir.finish(name, chain, seconds=round(time.perf_counter() - start, 1))
     if hasattr(stage, "tidy"):
         stage.tidy(run_dir)
+
+
+def _handed(name: str, recipe: Recipe, run_dir: RunDir) -> dict[str, Any]:
+    """What a stage is given beside recipe and folder: the evaluation, those of its systems that it may not know."""
+    wanted = [system for system in recipe.evaluate.systems if system in ("retrieval", "assistant")]
+    if name != "evaluate" or not wanted:
+        return {}
+    from medtune.assistant.open import measured
+
+    _note_guards(recipe, run_dir)
+    return {"others": lambda: measured(recipe, run_dir, wanted)}
+
+
+def _note_guards(recipe: Recipe, run_dir: RunDir) -> None:
+    """The manifest's hash of the guards that this run is made with: an assistant is opened with no others."""
+    from medtune.assistant.guards import load_guards
+
+    run_dir.update_manifest(guards=load_guards(recipe.assistant.guards, None).hash)
 
 
 def show_outcome(run_dir: RunDir) -> None:
@@ -162,6 +191,7 @@ def show_outcome(run_dir: RunDir) -> None:
     for warning in found["warnings"]:
         console.print(f"  {warning}", style="yellow", markup=False, highlight=False)
     console.print(f"Report: {run_dir.path / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Next:   medtune chat {run_dir.path}   talks to it", markup=False, highlight=False, soft_wrap=True)
     console.print(
-        "Next:   medtune runs   compares all runs; medtune run RECIPE KEY=VALUE --out DIR   tries another option"
+        "        medtune runs   compares all runs; medtune run RECIPE KEY=VALUE --out DIR   tries another option"
     )

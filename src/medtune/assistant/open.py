@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from medtune.assistant import guards as guarding
 from medtune.assistant.assistant import Assistant
 from medtune.assistant.grounding import Grounding, Rarity, alike
+from medtune.assistant.query import query_of
 from medtune.assistant.words import stem
 from medtune.errors import RunDirError
 from medtune.knowledge import stage as knowledge
@@ -22,6 +24,7 @@ from medtune.models.encoder import load_encoder
 from medtune.models.engine import Engine
 from medtune.recipe import Recipe
 from medtune.run_dir import RunDir, hash_of
+from medtune.types import Completion, Conversation
 
 if TYPE_CHECKING:
     from medtune.knowledge.index import Index
@@ -72,6 +75,35 @@ def open_engine(recipe: Recipe, run_dir: RunDir) -> Engine:
     _require_same("chat template", template.hash, stored.get("hash"), run_dir)
     completer = TransformersCompleter(model, tokenizer, template, recipe.data.max_length)
     return TransformersEngine(completer, recipe.name, hash_of(tuned["fingerprint"], template.hash))
+
+
+def measured(
+    recipe: Recipe, run_dir: RunDir, names: Sequence[str]
+) -> Iterator[tuple[str, str, Callable[[Sequence[Conversation], int], Iterator[tuple[int, Completion]]]]]:
+    """`retrieval` (the best passage's text) and `assistant` as the evaluation asks its systems: name, fingerprint and a
+    function of conversations and batch size that yields (index, completion)."""
+    if "retrieval" in names:
+        index = knowledge.open_run(recipe, run_dir)
+        yield "retrieval", hash_of(index.manifest["hash"] if index else ""), lambda asked, _: _retrieved(index, asked)
+    if "assistant" in names:
+        assistant = open_assistant(recipe, run_dir)
+        yield "assistant", assistant.hash, lambda asked, _: _replied(assistant, asked)
+
+
+def _retrieved(index: Index | None, asked: Sequence[Conversation]) -> Iterator[tuple[int, Completion]]:
+    for number, conversation in enumerate(asked):
+        hits = search(index, query_of(conversation.prompt), 1) if index else []
+        yield number, Completion(hits[0].passage.text if hits else "")
+
+
+def _replied(assistant: Assistant, asked: Sequence[Conversation]) -> Iterator[tuple[int, Completion]]:
+    """The sections of each reply, without disclosure and disclaimer; "no source found" is no answer."""
+    for number, conversation in enumerate(asked):
+        reply = assistant.reply(conversation.prompt)
+        said = [section.text for section in reply.sections if section.name != "notice"]
+        counts = (reply.prompt_tokens, reply.completion_tokens, reply.seconds["total"])
+        error = "the assistant could not answer" if reply.is_error else ""
+        yield number, Completion("\n\n".join(said), "error" if error else reply.finish_reason, *counts, error)
 
 
 def rarity(index: Index) -> Rarity:

@@ -21,7 +21,7 @@ the same call asks only what is not answered yet. `summary.json`, flat and compl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -41,20 +41,26 @@ from medtune.recipe import Recipe
 from medtune.run_dir import RunDir, environment, hash_file, hash_of, read_json, write_json, write_text
 from medtune.types import Conversation, Record
 
+Answerer = tuple[str, str, systems.Answers]
+"""Name, fingerprint and `System.answers` of a system that is handed in."""
 VERSION = 2  # raise it when the same records give another summary
 
 
 def fingerprint(recipe: Recipe, run_dir: RunDir) -> str:
     """Changes with what is measured: the evaluation's options, the model, the data and the tuned weights."""
-    parts = recipe.model_dump(mode="json", include={"seed", "model", "evaluate"})
+    used = {"assistant"} & set(recipe.evaluate.systems)  # a floor that looks passages up knows the index by its stage
+    parts = recipe.model_dump(mode="json", include={"seed", "model", "evaluate", *used})
     names = ("train", "validation", "test", *(("test_seen",) if recipe.data.split.phrasings else ()))
     data = [hash_file(run_dir.split(name)) for name in names]
     tuned = folder_hash(run_dir.adapter) if run_dir.adapter.is_dir() else ""
     return hash_of(VERSION, SCORING, parts, recipe.data.max_length, data, tuned)
 
 
-def run(recipe: Recipe, run_dir: RunDir) -> None:
-    """Measure every system of `evaluate.systems`. Raises EvaluationError where a measurement would be untrue."""
+def run(recipe: Recipe, run_dir: RunDir, others: Callable[[], Iterable[Answerer]] = tuple) -> None:
+    """Measure every system of `evaluate.systems`. Raises EvaluationError where a measurement would be untrue.
+
+    `others` opens those that this package may not know (the assistant), when their turn comes.
+    """
     test = load_split(run_dir, "test")
     questions = systems.draw(test, recipe.evaluate.questions)
     test_seen = load_split(run_dir, "test_seen") if recipe.data.split.phrasings else []
@@ -67,7 +73,7 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
     answered: dict[str, list[Record]] = {}
     costs: dict[str, dict[str, Any]] = {}
     formats: dict[str, dict[str, Any]] = {}
-    for candidate in _everyone(recipe, run_dir):
+    for candidate in chain(_everyone(recipe, run_dir), map(_handed_in, _each(others))):
         name = candidate.system.name
         with speed.peak_memory() as peak:
             ask(candidate.system, everything, records, recipe.evaluate.batch_size)
@@ -149,6 +155,15 @@ def _everyone(recipe: Recipe, run_dir: RunDir) -> Iterator[Candidate]:
         Candidate(floors[name](), (run_dir.split("train"),)) for name in floors if name in recipe.evaluate.systems
     )
     return chain(chosen, candidates(recipe, run_dir, load_split(run_dir, "validation")))
+
+
+def _each(others: Callable[[], Iterable[Answerer]]) -> Iterator[Answerer]:
+    yield from others()
+
+
+def _handed_in(answerer: Answerer) -> Candidate:
+    name, fingerprint, answers = answerer
+    return Candidate(systems.System(name, fingerprint, answers), ())
 
 
 def _parameters(candidate: Candidate, tuning: dict[str, Any] | None) -> dict[str, Any]:

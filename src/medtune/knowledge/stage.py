@@ -41,6 +41,7 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
 
     section = recipe.assistant.knowledge
     if not section.sources:
+        folder(run_dir).mkdir(parents=True, exist_ok=True)  # tells the pipeline that this stage has run
         run_dir.update_manifest(knowledge=None)
         return
     manifest = indexing.build(read_entries(section.sources), folder(run_dir), load_encoder(section.encoder))
