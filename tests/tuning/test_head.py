@@ -17,9 +17,9 @@ def case(*, bias: bool, trains_head: bool, virtual: int = 0):
     return hidden, head, targets
 
 
-def gradients(nll, tensors):
+def gradients(nll, tensors, last=2):
     # weights differ by token, so that a permuted result is found out
-    (nll * torch.linspace(1, 2, len(nll))).sum().backward()
+    (nll * torch.linspace(1, last, len(nll))).sum().backward()
     found = [tensor.grad.clone() for tensor in tensors]
     for tensor in tensors:
         tensor.grad = None
@@ -32,6 +32,9 @@ def test_equals_cross_entropy_in_value_and_gradients(bias, trains_head, slice_el
     monkeypatch.setattr(heads, "SLICE_ELEMENTS", slice_elements)
     hidden, head, targets = case(bias=bias, trains_head=trains_head)
     tensors = [hidden, *(p for p in head.parameters() if p.requires_grad)]
+    mean = [gradients(nll, tensors, last=1) for nll in (heads.token_nll(hidden, head, targets),
+                                                        heads.plain_nll(head(hidden), targets))]  # fmt: skip
+    assert all(torch.allclose(ours, plain, atol=1e-5) for ours, plain in zip(*mean, strict=True))
     expected = heads.plain_nll(head(hidden), targets)
     assert expected.tolist() == nn.functional.cross_entropy(head(hidden)[:, 3:].flatten(0, 1), targets[:, 3:].flatten(),
                                                             reduction="none").tolist()  # fmt: skip

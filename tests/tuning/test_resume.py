@@ -53,9 +53,9 @@ def prepared(tmp_path_factory):
     return folder
 
 
-def start(prepared, run, **options):
-    command = [sys.executable, "-c", PROGRAM, str(prepared / "recipe.json"), str(run)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+def start(prepared, run, recipe="recipe.json"):
+    command = [sys.executable, "-c", PROGRAM, str(prepared / recipe), str(run)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finish(process):
@@ -85,7 +85,7 @@ def kill_after_checkpoints(prepared, run, count):
 
 
 def assert_same_outcome(run, whole):
-    weights = "adapter_model.safetensors"
+    (weights,) = (file.name for file in (whole / "adapter").glob("*.safetensors"))
     assert (run / "adapter" / weights).read_bytes() == (whole / "adapter" / weights).read_bytes()
     first, again = read_json(whole / "tuning.json"), read_json(run / "tuning.json")
     # what a clock says may differ, nothing else
@@ -102,6 +102,19 @@ def test_killed_run_ends_with_the_same_bytes(prepared, whole):
     run = shutil.copytree(prepared / "data_only", prepared / "killed")
     kill_after_checkpoints(prepared, run, 1)
     assert "going on from step" in finish(start(prepared, run))
+    assert_same_outcome(run, whole)
+
+
+def test_killed_run_under_muon_ends_with_the_same_bytes(prepared):
+    recipe = json.loads((prepared / "recipe.json").read_text())
+    recipe["tune"] |= {"method": "full", "optimizer": "muon", "learning_rate": 2e-3, "weight_decay": 0.1}
+    muon = prepared / "muon"
+    muon.mkdir()
+    (muon / "recipe.json").write_text(json.dumps(recipe))
+    whole, run = (shutil.copytree(prepared / "data_only", muon / name) for name in ("whole", "killed"))
+    finish(start(muon, whole))
+    kill_after_checkpoints(muon, run, 1)
+    assert "going on from step" in finish(start(muon, run))
     assert_same_outcome(run, whole)
 
 
@@ -123,7 +136,33 @@ def test_story_tells_the_base_and_the_best(whole):
     assert story["best_validation_loss"] < story["base_validation_loss"]
     assert story["steps"] == max(measured)
     assert {sample["step"] for sample in story["samples"]} == {0, *measured}
-    assert not (whole / "checkpoints").exists()
+
+
+def test_killed_before_the_manifest_knows_nothing_is_tuned_again(prepared, whole):
+    run = shutil.copytree(whole, prepared / "unrecorded")
+    shutil.rmtree(run / "adapter")
+    last = read_json(whole / "tuning.json")["steps"]
+    assert f"going on from step {last}" in finish(start(prepared, run))
+    assert_same_outcome(run, whole)
+    stage.tidy(RunDir(run))
+    assert not list(run.glob("*checkpoints*"))
+    assert (run / "adapter").is_dir()
+
+
+def test_tensorboard_keeps_the_curves_of_a_finished_run(prepared):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = shutil.copytree(prepared / "data_only", prepared / "tracked")
+    recipe = Recipe.model_validate_json((prepared / "recipe.json").read_text())
+    tracked = recipe.tune.model_copy(update={"report_to": ("tensorboard",)})
+    (prepared / "tracked.json").write_text(recipe.model_copy(update={"tune": tracked}).model_dump_json())
+    finish(start(prepared, run, recipe="tracked.json"))
+    stage.tidy(RunDir(run))
+    curves = EventAccumulator(str(run / "tensorboard"))
+    curves.Reload()
+    shown = [event.value for event in curves.Scalars("eval/loss")]
+    story = read_json(run / "tuning.json")
+    assert shown == pytest.approx([e["validation_loss"] for e in story["history"] if "validation_loss" in e], rel=1e-5)
 
 
 def test_fingerprint_follows_what_changes_the_weights(prepared, whole):

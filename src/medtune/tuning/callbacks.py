@@ -17,6 +17,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from medtune.errors import TuningError
@@ -84,15 +86,17 @@ class KeepBest(TrainerCallback):
     def __init__(self, folder: Path, patience: int | None) -> None:
         self.folder, self.patience = folder, patience
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **_: Any
-    ) -> None:
+    def attach(self, trainer: SupervisedTrainer) -> None:
+        """Say whose weights are kept."""
+        self.trainer = trainer
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         since_best = evaluations_since_best(state.log_history)
         if since_best is None:
             return  # the evaluation before the first update: that is the base
         # Saved again when a resumed run comes by the best step a second time; the weights are the same to the bit.
-        if since_best == 0 and state.is_world_process_zero:
-            save_weights(model, self.folder)
+        if since_best == 0:
+            save_weights(self.trainer, self.folder)
         if self.patience is not None and since_best >= self.patience:
             control.should_training_stop = True
 
@@ -109,11 +113,16 @@ class MarkComplete(TrainerCallback):
     def __init__(self, fingerprint: str) -> None:
         self.fingerprint = fingerprint
 
+    def attach(self, trainer: SupervisedTrainer) -> None:
+        """Say whose processes must all have written before a checkpoint is whole."""
+        self.trainer = trainer
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.save_steps and state.global_step % int(state.save_steps) == 0:
             control.should_log = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.trainer.accelerator.wait_for_everyone()
         if state.is_world_process_zero:
             mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}", self.fingerprint)
 
@@ -135,7 +144,9 @@ class MustMove(TrainerCallback):
         if state.global_step != self.first_step + STEPS_TO_MOVE:
             return
         now = dict(model.named_parameters())
-        if all(torch.equal(before, _corner(now[name])) for name, before in self.before.items()):
+        # A process may hold no part of any trained weight (FSDP); then it has nothing to say.
+        kept = {name: before for name, before in self.before.items() if before.numel()}
+        if kept and all(torch.equal(before, _corner(now[name])) for name, before in kept.items()):
             raise TuningError(
                 f"No trained weight has changed after {STEPS_TO_MOVE} updates: the run would learn nothing. "
                 "Check tune.learning_rate, tune.warmup and tune.lora.targets."
@@ -145,7 +156,7 @@ class MustMove(TrainerCallback):
 
 def _corner(parameter: nn.Parameter) -> torch.Tensor:
     """A part of a weight that is cheap to keep and large enough to show that the weight moves."""
-    return parameter.detach().flatten()[:1000].clone()
+    return local(parameter.detach()).flatten()[:1000].clone()
 
 
 class SampleAnswers(TrainerCallback):
@@ -177,9 +188,24 @@ class SampleAnswers(TrainerCallback):
         )
 
 
-def save_weights(model: nn.Module, folder: Path) -> None:
-    """Write the adapter, or all weights of a full fine-tuning, so that `folder` is always whole."""
-    new = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    model.save_pretrained(new)
-    replace_folder(new, folder)
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """The part of a sharded tensor that this process holds; any other tensor as it is."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def save_weights(trainer: SupervisedTrainer, folder: Path) -> None:
+    """Write the adapter, or all weights of a full fine-tuning, so that `folder` is always whole.
+
+    Every process must call this: where the weights are sharded, the first one gathers them from all.
+    """
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    weights: dict[str, Any] = {}
+    if trainer.is_sharded:
+        trained_alone = hasattr(model, "peft_config")
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=trained_alone)
+        weights = {"state_dict": get_model_state_dict(model, options=options)}
+    if trainer.is_world_process_zero():
+        new = folder.with_name(f".{folder.name}.new")
+        shutil.rmtree(new, ignore_errors=True)
+        model.save_pretrained(new, **weights)
+        replace_folder(new, folder)

@@ -41,7 +41,7 @@ MAX_USELESS_ROWS = 0.01
 def fingerprint(recipe: Recipe, run_dir: RunDir) -> str:
     """Changes when the base, the tuning options, the seed or the data stage's files do."""
     data = [hash_file(run_dir.split(name)) for name in ("train", "validation")]
-    base = Path(recipe.model.base)
+    base = Path(loading.published(recipe.model))
     files = (
         sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in base.iterdir() if f.is_file())
         if base.is_dir()
@@ -56,6 +56,8 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
     """Tune the base on run/data and write run/adapter and run/tuning.json."""
     console = Console(stderr=False)
     mark = fingerprint(recipe, run_dir)
+    # transformers would write into the folder of the checkpoints, which goes when tuning is done.
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run_dir.path / "tensorboard"))
     transformers.set_seed(recipe.seed)
     section = _same_machine_choices(loading.pinned(recipe.model, run_dir), run_dir, mark)
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"dtype": section.dtype})})
@@ -91,10 +93,10 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
     job = Job(run_dir.checkpoints, mark, console, answers)
     started = time.monotonic()
     trainer = train(recipe, model, tokenizer, Split(samples, validation, shown), job)
+    best = run_dir.checkpoints / "best"
+    if not validation:  # the last weights are all there is
+        save_weights(trainer, best)
     if trainer.is_world_process_zero():
-        best = run_dir.checkpoints / "best"
-        if not best.exists():  # no validation split: the last weights are all there is
-            save_weights(model, best)
         if recipe.tune.method == "full":
             tokenizer.save_pretrained(best)
         # Copied, not moved: a process killed before this stage is recorded finds the best weights again.
@@ -105,9 +107,14 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
         facts = {**story(trainer, model), "wall_seconds": round(time.monotonic() - started, 1), "rows": rows}
         write_json(run_dir.path / "tuning.json", {"method": recipe.tune.method, **facts})
         run_dir.update_manifest(chat_template=chat_template.to_json(template))
-        # Out of sight at once: one that lost half of its files to a kill would be taken for whole by its marker.
-        done = run_dir.path / ".checkpoints.done"
-        shutil.rmtree(done, ignore_errors=True)
+
+
+def tidy(run_dir: RunDir) -> None:
+    """Remove the checkpoints of a tuning that the manifest calls finished; before that a kill still needs them."""
+    # Out of sight at once: one that lost half of its files to a kill would be taken for whole by its marker.
+    done = run_dir.path / ".checkpoints.done"
+    shutil.rmtree(done, ignore_errors=True)
+    if run_dir.checkpoints.exists():
         run_dir.checkpoints.rename(done)
         shutil.rmtree(done)
 

@@ -2,8 +2,8 @@
 
 Covered: rows (packed or padded), the fast loss, steps and schedules, resuming, the order of callbacks.
 Not covered: reading data and writing artifacts (`stage`), the loop (transformers), the loss (`trainer`, `head`).
-Launched by torchrun or accelerate, every process runs this and transformers shards the rows (DDP). FSDP and DeepSpeed
-shard the weights as well; they are refused, since nothing here has been proven under them.
+Launched by torchrun or accelerate, every process runs this and transformers shards the rows: DDP, FSDP 2 (weights
+sharded too), DeepSpeed ZeRO 1 and 2. FSDP 1, ZeRO-3 and FSDP on 4-bit weights are refused: not proven here.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from medtune.tuning.callbacks import (
 )
 from medtune.tuning.checkpoints import last_complete
 from medtune.tuning.head import fits
+from medtune.tuning.optimizer import MuonAdamW
 from medtune.tuning.trainer import Feed, Samples, SupervisedTrainer
 from medtune.types import Conversation, Sample
 
@@ -131,14 +132,15 @@ def train(recipe: Recipe, model: Any, tokenizer: PreTrainedTokenizerBase, split:
         train_dataset=Samples(split.train),
         eval_dataset=Samples(split.validation),
         callbacks=callbacks,
+        optimizers=(_own_optimizer(recipe, model), None),
     )
     trainer.remove_callback(PrinterCallback)
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        raise PrerequisiteError(
-            "FSDP and DeepSpeed shard the weights that medtune's loss, its best checkpoint and its sample answers read "
-            "whole. Launch without them (torchrun with DDP), and for a large base use model.quantization: nf4."
-        )
-    bar.attach(trainer)
+    _check_sharding(trainer, recipe)
+    for callback in callbacks:
+        if hasattr(callback, "attach"):
+            callback.attach(trainer)
+    if trainer.is_sharded and trainer.pop_callback(SampleAnswers):
+        log.warning("No sample answers during tuning: generating needs whole weights, and FSDP shards them.")
     checkpoint = last_complete(job.folder, job.fingerprint)
     trainer.args.eval_on_start = checkpoint is None and bool(split.validation)  # the base's own loss, to compare with
     if checkpoint:
@@ -154,6 +156,32 @@ def train(recipe: Recipe, model: Any, tokenizer: PreTrainedTokenizerBase, split:
     finally:
         bar.close()
     return trainer
+
+
+def _own_optimizer(recipe: Recipe, model: nn.Module) -> MuonAdamW | None:
+    """What the Trainer cannot make by itself from its arguments."""
+    tune = recipe.tune
+    if tune.optimizer != "muon":
+        return None
+    if {"ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"} & set(os.environ):
+        raise PrerequisiteError("tune.optimizer: muon needs whole weights. Launch with torchrun alone, or set adamw.")
+    return MuonAdamW(model, tune.peak_learning_rate, tune.weight_decay)
+
+
+def _check_sharding(trainer: SupervisedTrainer, recipe: Recipe) -> None:
+    """Refuse the ways to shard weights that are not proven here."""
+    state = trainer.accelerator.state
+    if trainer.is_deepspeed_enabled and state.deepspeed_plugin.zero_stage == 3:
+        raise PrerequisiteError(
+            "DeepSpeed's ZeRO-3 is not supported. To shard the weights too, launch with FSDP "
+            "(accelerate launch --use_fsdp --fsdp_version 2); else use ZeRO-2."
+        )
+    if trainer.is_fsdp_enabled and state.fsdp_plugin.fsdp_version != 2:
+        raise PrerequisiteError("FSDP 1 is not supported. Launch with --fsdp_version 2.")
+    if trainer.is_fsdp_enabled and recipe.model.quantization == "nf4":
+        raise PrerequisiteError(
+            "FSDP on a 4-bit base is not supported. Set model.quantization: none, or launch with torchrun alone (DDP)."
+        )
 
 
 def arguments(recipe: Recipe, model: Any, rows: int, folder: Path, *, validates: bool = True) -> TrainingArguments:

@@ -132,11 +132,16 @@ class SupervisedTrainer(Trainer):
         # On the device only where processes exchange it: MPS has no float64.
         device = self.args.device if self.args.world_size > 1 else torch.device("cpu")
         sums = torch.zeros(2, dtype=torch.float64, device=device)
-        for start in range(self.args.process_index * size, len(samples), size * self.args.world_size):
-            inputs = self._prepare_inputs(self.feed.collate(samples[start : start + size]))
+        for start in range(0, len(samples), size * self.args.world_size):
+            mine = samples[start + self.args.process_index * size :][:size]
+            if not mine and not self.is_sharded:
+                break
+            # Sharded weights are gathered in every pass, so that no process may sit one out.
+            inputs = self._prepare_inputs(self.feed.collate(mine or samples[:1]))
             with self.compute_loss_context_manager():
                 nll = self.nll(self.model, inputs)
-            sums += torch.tensor([nll.cpu().double().sum(), len(nll)], dtype=torch.float64, device=device)
+            if mine:
+                sums += torch.tensor([nll.cpu().double().sum(), len(nll)], dtype=torch.float64, device=device)
         self.model.train(was_training)
         total = self.accelerator.reduce(sums, "sum")
         return float(total[0] / total[1])
@@ -156,6 +161,11 @@ class SupervisedTrainer(Trainer):
         """The Trainer's log, with tokens and seconds so far: the counts that a resumed run goes on from."""
         logs |= {"tokens": self.tokens, "supervised_tokens": self.supervised_tokens, "seconds": round(self.seconds, 3)}
         super().log(logs, start_time)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether a process holds only its part of each weight (FSDP)."""
+        return bool(self.is_fsdp_enabled)
 
     @property
     def seconds(self) -> float:
