@@ -21,6 +21,8 @@ from medtune.serving.service import Service
 
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
 
+# Gradio's own button would be too pale for its white text.
+COLOURS = dict.fromkeys(("button_primary_background_fill", "button_primary_background_fill_dark"), "#1d4ed8")
 LANGUAGE = "() => {{ document.documentElement.lang = '{code}'; document.documentElement.dir = '{direction}' }}"
 
 
@@ -42,7 +44,9 @@ def mount(app: FastAPI, service: Service, access: Access, language: str) -> None
             ssr_mode=False,
             enable_monitoring=False,
             mcp_server=False,
-            theme=gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace")),
+            theme=gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=("ui-monospace", "monospace")).set(
+                **COLOURS
+            ),
             css_paths=[render.HERE / "page.css"],
             js=LANGUAGE.format(code=code, direction=shown["direction"]),
         )

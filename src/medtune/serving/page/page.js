@@ -33,4 +33,14 @@ element.addEventListener("click", (event) => {
     trigger("click", data);
   }
 });
+// Show what is new: the growing answer's end while the reader is there, an emergency's beginning in any case.
+watch("value", () => {
+  const last = element.querySelector("article:last-of-type");
+  const isLive = element.closest("#live") !== null;
+  if (!last || (!isLive && last.dataset.turn === element.dataset.seen)) return;
+  const left = document.documentElement.scrollHeight - window.scrollY - window.innerHeight;
+  if (last.classList.contains("emergency")) last.querySelector(".answer").scrollIntoView({ block: "start" });
+  else if (isLive && left < 400) last.scrollIntoView({ block: "end" });
+  if (!isLive) element.dataset.seen = last.dataset.turn;
+});
 element.addEventListener("submit", (event) => event.preventDefault());
