@@ -47,6 +47,33 @@ def _bound(value: Mapping[str, float | None], key: str) -> float:
     return float(bound if bound is not None else value["value"] or 0.0)
 
 
+def forest(title: str, differences: Mapping[str, Mapping[str, Any] | None]) -> Markup:
+    """One line per difference: a dot, its interval as a whisker, and the zero that it must leave out."""
+    rows = {name: value for name, value in differences.items() if value}
+    if not rows:
+        return Markup("")
+    bounds = [_bound(value, key) for value in rows.values() for key in ("value", "low", "high")]
+    low, high, ticks = _axis([*bounds, 0.0], 4)
+    tall = 34
+
+    def place(value: float) -> float:
+        return 6 + (value - low) / (high - low) * (WIDTH - 12)
+
+    foot = tall * len(rows) + 18
+    parts = [f'<text x="{place(tick):.1f}" y="{foot}" class="tick middle">{tick:+g}</text>' for tick in ticks]
+    parts.append(f'<path d="M{place(0):.1f} 2V{foot - 12}" class="grid"/>')
+    for index, (name, value) in enumerate(rows.items()):
+        top, left, middle, right = index * tall, *(place(_bound(value, key)) for key in ("low", "value", "high"))
+        kind = escape(value.get("direction") or "")
+        text = f"{value['value']:+.3f}"
+        parts.append(f'<text x="0" y="{top + 13}" class="label">{escape(name)}</text>')
+        parts.append(f'<text x="{WIDTH}" y="{top + 13}" class="value">{text}</text>')
+        if value["low"] is not None:
+            parts.append(f'<path d="M{left:.1f} {top + 24}H{right:.1f}" class="whisker {kind}"/>')
+        parts.append(f'<circle cx="{middle:.1f}" cy="{top + 24}" r="4" class="point {kind}"/>')
+    return _svg(title, foot + 4, parts)
+
+
 def curves(title: str, across: str, lines: Mapping[str, Sequence[Point]]) -> Markup:
     """Lines over `across`, each named at the top; single points are drawn as dots."""
     height, left, bottom, head = 210, 44, 34, 22

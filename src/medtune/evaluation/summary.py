@@ -9,7 +9,7 @@ No measurement is None, never 0.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, get_args
 
@@ -44,13 +44,15 @@ def system_metrics(
     return values
 
 
-def paired(first: Sequence[Record], second: Sequence[Record], bootstrap: Bootstrap) -> dict[str, dict[str, Any] | None]:
+def paired(
+    first: Sequence[Record], second: Sequence[Record], bootstrap: Bootstrap, metrics: Iterable[str] = METRICS
+) -> dict[str, dict[str, Any] | None]:
     """Each metric's difference second - first over the questions measured in both, as `Difference` has it.
 
     `before` and `after` are the two values on those questions, `p_holm` is p corrected for the other metrics, and
     `direction` is `helped`, `worse` or `none`. None where no question was measured in both.
     """
-    found = {key: _difference(metric, first, second, bootstrap) for key, metric in METRICS.items()}
+    found = {key: _difference(METRICS[key], first, second, bootstrap) for key in metrics}
     others = {key: value["p"] for key, value in found.items() if value and METRICS[key].better and key != PRIMARY}
     corrected = holm({key: p for key, p in others.items() if p is not None})
     for key, value in found.items():
