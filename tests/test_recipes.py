@@ -10,6 +10,8 @@ from medtune import recipe_file
 FOLDER = Path(__file__).parents[1] / "recipes"
 NAMES = {
     "starter",
+    "starter-answers",
+    "starter-base",
     "dialogpt-large-lora-medquad",
     "dialogpt-large-prompt-medquad",
     "tinyllama-lora-flashcards",
@@ -23,7 +25,7 @@ RECIPES = sorted(FOLDER.glob("*"))
 
 def test_all_recipes_are_found():
     assert {path.name for path in RECIPES} == {f"{name}.yaml" for name in NAMES}
-    assert len(RECIPES) == 8
+    assert len(RECIPES) == len(NAMES)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
