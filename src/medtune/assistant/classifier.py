@@ -36,32 +36,19 @@ _FORMAT = "1"
 
 
 @dataclass(frozen=True)
-class Head:
-    """A linear layer, or one hidden layer with ReLU: `layers` are pairs of weights [in, out] and bias [out]."""
-
-    layers: tuple[tuple[Array, Array], ...]
-
-    def logits(self, features: Array) -> Array:
-        """`features` [n, in] to logits [n]."""
-        for weights, bias in self.layers[:-1]:
-            features = np.maximum(features @ weights + bias, 0)
-        weights, bias = self.layers[-1]
-        result: Array = (features @ weights + bias)[:, 0]
-        return result
-
-
-@dataclass(frozen=True)
 class Classifier:
-    """One guard's heads. `words` [BUCKETS] and `bias` score n-grams; `dense` scores vectors of the encoder `encoder`.
+    """One guard's heads: `words` [BUCKETS] for n-grams, `dense` [dimensions] for vectors of the encoder `encoder`.
 
-    With an encoder the logit is `mix[0] * dense + mix[1] * words + mix[2]`. `thresholds` is (without, with encoder).
+    The words' logit is `words . n-grams + bias`; with an encoder the logit is `dense . vector + share * words' logit +
+    offset`. `thresholds` is (without, with encoder).
     """
 
     name: str
     words: Array
     bias: float
-    dense: Head | None = None
-    mix: tuple[float, float, float] = (0.0, 1.0, 0.0)
+    dense: Array | None = None
+    share: float = 1.0
+    offset: float = 0.0
     encoder: str = ""
     thresholds: tuple[float, float] = (0.5, 0.5)
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -78,7 +65,7 @@ class Classifier:
         buckets, values = grams
         logit = float(values @ self.words[buckets]) + self.bias
         if vector is not None and self.dense is not None:
-            logit = self.mix[0] * float(self.dense.logits(vector[None])[0]) + self.mix[1] * logit + self.mix[2]
+            logit = float(self.dense @ vector) + self.share * logit + self.offset
         return float(sigmoid(logit))
 
 
@@ -133,13 +120,14 @@ def save(classifier: Classifier, folder: Path) -> Path:
     from safetensors.numpy import save as to_bytes
 
     tensors: dict[str, NDArray[Any]] = {"words": classifier.words.astype(np.float16)}
-    for number, (weights, bias) in enumerate(classifier.dense.layers if classifier.dense else ()):
-        tensors |= {f"dense.{number}.weights": weights.astype(np.float16), f"dense.{number}.bias": bias}
+    if classifier.dense is not None:
+        tensors["dense"] = classifier.dense
     about = {
         "format": _FORMAT,
         "name": classifier.name,
         "bias": classifier.bias,
-        "mix": classifier.mix,
+        "share": classifier.share,
+        "offset": classifier.offset,
         "encoder": classifier.encoder,
         "thresholds": classifier.thresholds,
         "facts": dict(classifier.facts),
@@ -161,15 +149,13 @@ def load(path: Path) -> Classifier:
             tensors = {key: file.get_tensor(key).astype(np.float32) for key in file.keys()}  # noqa: SIM118
         if about["format"] != _FORMAT:
             raise ModelError(f"format {about['format']}, expected {_FORMAT}")
-        layers: list[tuple[Array, Array]] = []
-        while (number := len(layers)) >= 0 and f"dense.{number}.weights" in tensors:
-            layers.append((tensors[f"dense.{number}.weights"], tensors[f"dense.{number}.bias"]))
         return Classifier(
             name=about["name"],
             words=tensors["words"],
             bias=about["bias"],
-            dense=Head(tuple(layers)) if layers else None,
-            mix=tuple(about["mix"]),
+            dense=tensors.get("dense"),
+            share=about["share"],
+            offset=about["offset"],
             encoder=about["encoder"],
             thresholds=tuple(about["thresholds"]),
             facts=about["facts"],

@@ -25,7 +25,7 @@ import yaml
 from numpy.typing import NDArray
 
 from medtune.assistant import cases, classifier, crisis, emergency, scope
-from medtune.assistant.classifier import Array, Classifier, Head, sigmoid
+from medtune.assistant.classifier import Array, Classifier, sigmoid
 from medtune.errors import DataError
 from medtune.types import Message
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 FOLDS = 5
 _FRAMES_PER_TOPIC = {True: 1, False: 4}
-WORDS_C, DENSE_C = 30.0, 10.0  # inverse regularisation of the two heads, chosen on the folds
+WORDS_C, DENSE_C = 30.0, 3.0  # inverse regularisation of the two heads, chosen on the folds
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +84,9 @@ def fit(name: str, examples: Sequence[Example], limits: Sequence[Limit], encoder
         name,
         words,
         words_bias,
-        dense=Head(((dense[:, None], np.array([dense_bias], np.float32)),)),
-        mix=(float(of_dense), float(of_words), offset),
+        dense=(of_dense * dense).astype(np.float32),
+        share=float(of_words),
+        offset=float(of_dense * dense_bias + offset),
         encoder=encoder.fingerprint,
         thresholds=(first, second),
         facts={**facts, "mixed": shares(mixed, examples, second)},
@@ -162,7 +163,7 @@ def _sha256(examples: Sequence[Example]) -> str:
 # What each head is trained on -----------------------------------------------------------------------------------------
 
 LIMITS = {
-    "scope": (Limit("patients", True, 0.01), Limit("written", True, 0.02), Limit("written", False, 0.02)),
+    "scope": (Limit("patients", True, 0.01), Limit("written", True, 0.1), Limit("written", False, 0.04)),
     "emergency": (Limit("written", True, 0.05), Limit("written", False, 0.05), Limit("patients", False, 0.01)),
     "crisis": (Limit("written", True, 0.05), Limit("written", False, 0.05), Limit("patients", False, 0.005)),
 }
@@ -192,7 +193,7 @@ def run(data: Path, out: Path | None = None) -> None:
 
 def scope_examples(name: str, data: Path) -> list[Example]:
     """Health from real patients, dialogues, encyclopaedia and library; everything else as written."""
-    written = [Example(c.text, c.labels["in_scope"], "written") for c in _written(name) if len(c.messages) == 1]
+    written = [Example(c.text, c.labels["in_scope"], "written", 2.0) for c in _written(name) if len(c.messages) == 1]
     alarms = [
         c.text
         for kind in ("emergency", "crisis")
@@ -207,7 +208,7 @@ def scope_examples(name: str, data: Path) -> list[Example]:
         *(Example(question, True, "summaries", 0.5, question) for _, question in patients),
         *(Example(text, True, "dialogues", 0.5) for text in cases.dialogues(data)),
         *(Example(text, True, "encyclopaedia", 0.3) for text in cases.encyclopaedia(data)),
-        *(Example(text, True, "library", 0.5) for text in library_questions()),
+        *library_questions(True),
         *(Example(text, True, "alarms", 0.5) for text in alarms),
         *framed(),
     ]
@@ -219,7 +220,7 @@ def alarm_examples(name: str, data: Path) -> list[Example]:
     return [
         *(Example(c.text, c.labels[name], "written") for c in _written(name)),
         *(Example(message, False, "patients", 0.5, question) for message, question in cases.patients(data)),
-        *(Example(text, False, "library", 0.5) for text in library_questions()),
+        *library_questions(False),
         *everyday,
     ]
 
@@ -236,13 +237,13 @@ def framed() -> list[Example]:
             first = zlib.crc32(topic.encode())
             for step in range(_FRAMES_PER_TOPIC[label]):
                 text = frames[(first + 7 * step) % len(frames)].format(topic)
-                result.append(Example(text, label, "framed", 0.3, topic))
+                result.append(Example(text, label, "framed", 0.1, topic))
     return result
 
 
-def library_questions() -> list[str]:
+def library_questions(label: bool) -> list[Example]:
     """The ways people ask, from the starter library."""
-    return [question for row in _library() for question in row["questions"]]
+    return [Example(text, label, "library", 0.5, row["topic"]) for row in _library() for text in row["questions"]]
 
 
 @cache
