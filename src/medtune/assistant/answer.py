@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 PROMPTS = Path(__file__).parent / "prompts"
 CAPABLE_PARAMETERS = 500_000_000
 """From this size `answer: auto` lets the model answer; a smaller one quotes better than it writes."""
-LEAD_TOKENS, LEAD_SENTENCES = 64, 2
+LEAD_TOKENS, LEAD_SENTENCES = 48, 2
 PASSAGE_CHARACTERS = 1200
 QUOTED_SENTENCES = 6
 SAID = 0.6
@@ -89,7 +89,7 @@ def _quote(
     document = [p for p in assistant.neighbours(passages[0]) if p.section in SECTION_OF]
     lead = ""
     if engine is not None:
-        for event in _lead(assistant, draft, turns, document or passages[:1], engine, sampling):
+        for event in _lead(assistant, draft, turns, [*document, *passages], engine, sampling):
             lead += event.text
             yield event
     if document:
@@ -122,16 +122,19 @@ def _lead(
     engine: Engine,
     sampling: Sampling,
 ) -> Iterator[Event]:
-    """One or two sentences by the model, as far as the passages back them; if it fails, the quotes go on alone."""
+    """One or two sentences by the model, up to the first that no passage backs; if it fails, the quotes go on alone."""
     sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, LEAD_TOKENS))
-    messages = _prompt("lead", turns[-1:], passages[:1], engine, sampling)
+    # A small model reads badly: it is asked as it was tuned. A capable one gets the passage to read.
+    small = mode("auto", engine) == "quote"
+    messages = turns[-1:] if small else _prompt("lead", turns[-1:], passages[:1], engine, sampling)
     said = 0
     try:
         with closing(_written(assistant, draft, messages, engine, sampling, passages)) as sentences:
             for sentence in sentences:
-                if sentence.support == "supported":
-                    yield _cited(draft, "in_short", sentence, passages)
-                    said += 1
+                if sentence.support == "unsupported":
+                    return
+                yield _cited(draft, "in_short", sentence, passages)
+                said += 1
                 if said == LEAD_SENTENCES:
                     return
     except (MedtuneError, RuntimeError, OSError) as error:

@@ -5,7 +5,8 @@ opposites that turn a passage's statement round. Not covered: inference over sev
 entailment here, so a sentence whose words all stand in a passage but whose relation is another can pass.
 
 The score: of the sentence's content words, weighted by how rare each is, the share that stands in the best two
-neighbouring sentences of one passage; with an encoder, the mean of that and of the similarity to those sentences.
+neighbouring sentences of one passage (words of its title count as said, and weigh little); with an encoder, the mean of
+that and of the similarity to those sentences, which may not lift it by more than a fifth.
 A number that stands in none of the cited passages, or the opposite of what the best sentence says, sets it to 0.
 """
 
@@ -27,6 +28,10 @@ from medtune.types import Passage, Sentence
 if TYPE_CHECKING:
     from medtune.models.encoder import Encoder
 
+ABOUT_WEIGHT = 0.25
+"""Weight of a word of the passage's title: it says what a sentence is about, not what the sentence says of it."""
+MEANING_ADDS = 0.2
+"""How far an encoder may lift a score above what the words alone give."""
 OVERLAP = 0.5
 """Share of a sentence's words that a passage's sentence must have before their negations are compared."""
 NEGATIONS = frozenset(
@@ -106,27 +111,41 @@ class Grounding:
         faults = [fault for (_, fault), _ in found if fault]
         return Sentence(text, "unsupported", (), round(best, 3)), (faults or ["no passage says this"])[0]
 
-    def recall(self, words: Sequence[str], text: str) -> float:
-        """Share of `words`, weighted by rarity, that stand in `text`."""
-        there, wanted = _stems(text), set(words)
-        total = sum(map(self.rarity, wanted))
-        return sum(self.rarity(word) for word in wanted if word in there) / total if total else 0.0
+    def recall(self, words: Sequence[str], text: str, about: frozenset[str] = frozenset()) -> float:
+        """Share of `words`, weighted by rarity, that stand in `text` or in `about`, whose words weigh less."""
+        there = _stems(text)
+        weights = {word: self.rarity(word) * (ABOUT_WEIGHT if word in about else 1.0) for word in words}
+        total = sum(weights.values())
+        return sum(w for word, w in weights.items() if word in there or word in about) / total if total else 0.0
 
     def _support(self, text: str, passage: Passage) -> tuple[float, str]:
         """Score of `text` against one passage, and the contradiction that sets it to 0."""
-        words = content(text)
-        spans = _spans(passage)
+        words, spans, about = content(text), _spans(passage), _stems(passage.title)
         if not words or not spans:
             return 0.0, ""
-        # The title says what a passage is about and need not be repeated by its sentences.
-        scores = [self.recall(words, f"{passage.title} {span}") for span in spans]
+        scores = [self.recall(words, span, about) for span in spans]
         at = int(np.argmax(scores))
-        score, span = scores[at], spans[at]
+        score = scores[at]
         if self.encoder is not None:
-            one, other = self.encoder.encode([text, span])
-            score = (score + max(0.0, float(one @ other))) / 2
-        fault = _missing_number(text, passage) or _contradiction(text, passage, self.recall)
+            one, other = self.encoder.encode([text, spans[at]])
+            score = min((score + max(0.0, float(one @ other))) / 2, score + MEANING_ADDS)
+        fault = _missing_number(text, passage) or self._contradiction(text, passage, about)
         return (0.0, fault) if fault else (score, "")
+
+    def _contradiction(self, text: str, passage: Passage, about: frozenset[str]) -> str:
+        """Where `text` denies what the nearest sentence of the passage says, or says the opposite word."""
+        words = [word for word in content(text) if word not in about] or content(text)
+        near = max(split(passage.text), key=lambda sentence: self.recall(words, sentence))
+        if self.recall(words, near) < OVERLAP:
+            return ""
+        mine, theirs = _polarities(text), _polarities(near)
+        turned = [word for word in mine if word in theirs and mine[word] != theirs[word]]
+        if turned:
+            return f"a passage says the opposite about {turned[0]}"
+        for word in mine:
+            if word not in theirs and (other := _OPPOSITE.get(word, set()) & set(theirs) - set(mine)):
+                return f"a passage says {min(other)} where this says {word}"
+        return ""
 
 
 def _missing_number(text: str, passage: Passage) -> str:
@@ -146,22 +165,6 @@ def _numbers(text: str) -> frozenset[str]:
         unit = UNITS.get(hit["unit"] or "", "")
         found |= {value, f"{value} {unit}"} if unit else {value}
     return frozenset(found)
-
-
-def _contradiction(text: str, passage: Passage, recall: Callable[[Sequence[str], str], float]) -> str:
-    """Where `text` denies what the nearest sentence of the passage says, or says the opposite word."""
-    words = content(text)
-    near = max(split(passage.text), key=lambda sentence: recall(words, sentence))
-    if recall(words, near) < OVERLAP:
-        return ""
-    mine, theirs = _polarities(text), _polarities(near)
-    turned = [word for word in mine if word in theirs and mine[word] != theirs[word]]
-    if turned:
-        return f"a passage says the opposite about {turned[0]}"
-    for word in mine:
-        if word not in theirs and (other := _OPPOSITE.get(word, set()) & set(theirs) - set(mine)):
-            return f"a passage says {min(other)} where this says {word}"
-    return ""
 
 
 @lru_cache(maxsize=4096)
