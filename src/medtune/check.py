@@ -51,7 +51,9 @@ class Subject:
 def run(recipe: Recipe, *, measure: bool = False) -> None:
     """Print what the recipe will do. Raises what stops it, or a TuningError with all assertions that failed."""
     from medtune.data import stage as data_stage
+    from medtune.pipeline import require_base
 
+    require_base(recipe)
     with tempfile.TemporaryDirectory() as folder:
         run_dir = RunDir(Path(folder))
         console.rule("data")

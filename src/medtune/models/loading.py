@@ -49,9 +49,9 @@ def locate(section: ModelSection, run_dir: RunDir) -> str:
 
 
 def published(section: ModelSection) -> str:
-    """`locate` for a base that needs no run: anything but `scratch`."""
+    """`locate` for a base that needs no run: anything but `scratch`. Raises ModelError where `starter` is missing."""
     if section.base == "starter":
-        if not STARTER.is_dir():
+        if not (STARTER / "model.safetensors").is_file():
             raise ModelError(
                 "model.base: starter, but the embedded model is missing from this installation. Install medtune again, "
                 "or name a Hub id or a local folder."
