@@ -13,6 +13,8 @@ from medtune.run_dir import RunDir
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
+    "model.base=scratch",
+    "tune.method=full",
     "model.scratch={layers: 2, width: 32, heads: 2, vocabulary: 600}",
     "data.sources.0.limit=40",
     "data.max_length=512",
@@ -108,3 +110,27 @@ def test_wrong_lora_target_stops_the_check(capsys):
     with pytest.raises(TuningError, match=r"nope match no linear module.*Its linear modules are"):
         check.run(load("tune.method=lora", "tune.lora.targets=[nope]"))
     assert "cost" in capsys.readouterr().out
+
+
+def test_a_long_plain_text_is_learned_in_windows(tmp_path):
+    words = [f"word{i} of the chapter" for i in range(400)]
+    for number in range(30):
+        (tmp_path / f"{number}.txt").write_text(f"Chapter {number}. " + ", ".join(words[number:]))
+    source = f"{{layout: text, path: '{tmp_path}'}}"
+    recipe = load(
+        f"data.sources=[{source}]", "data.max_length=64", "data.clean.near_duplicate=1", "data.split.phrasings=0"
+    )
+    run_dir = RunDir(tmp_path / "run")
+    data_stage.run(recipe, run_dir)
+    subject = check.prepare(recipe, run_dir)
+    assert len(subject.samples) > 10 * len(subject.conversations)
+    assert check.failed(subject) == []
+    lost = dataclasses.replace(subject, samples=subject.samples[1:])
+    assert [line.split(":")[0] for line in check.failed(lost)] == ["labels cover the answers and nothing else"]
+
+
+def test_8_bit_adamw_is_refused_before_tuning(subject):
+    recipe = subject.recipe.model_copy(
+        update={"tune": subject.recipe.tune.model_copy(update={"optimizer": "adamw_8bit"})}
+    )
+    assert "needs a CUDA device" in check.failed(dataclasses.replace(subject, recipe=recipe))[0]

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 SHOWN_TOKENS = 120
 PREFIX_ROWS = 50
 IGNORED = -100
+FIRST_TOKEN = 40  # characters that the longest piece of a vocabulary may stand for
 
 console = Console(highlight=False)
 
@@ -149,7 +150,7 @@ def _ends_are_supervised(subject: Subject) -> tuple[str, str]:
     from medtune.models.chat_template import stop_ids
 
     stops = set(stop_ids(subject.template, subject.tokenizer))
-    whole = [sample for sample in subject.samples if not sample.truncated]
+    whole = [sample for sample in _joined(subject) if not sample.truncated]
     wrong = [sample.id for sample in whole if sample.labels[-1] not in stops]
     return f"the end token is supervised in all {len(whole):,} untruncated rows", _named(wrong)
 
@@ -158,13 +159,35 @@ def _labels_cover_answers(subject: Subject) -> tuple[str, str]:
     """Compared without white space, since a tokenizer may spell it differently at the start of an answer."""
     answers = {conversation.id: _answers(conversation) for conversation in subject.conversations}
     wrong = []
-    for sample in subject.samples:
+    plain = _plain_texts(subject)
+    for sample in _joined(subject):
         learned = [label for label in sample.labels if label != IGNORED]
         text = "".join(subject.tokenizer.decode(learned, skip_special_tokens=True).split())
-        is_part = text in answers[sample.id] if subject.template.family == "seq2seq" else text == answers[sample.id]
+        answer = answers[sample.id]
+        if sample.id in plain:  # its first token has nothing before it that could predict it
+            is_part = answer.endswith(text) and len(text) > len(answer) - FIRST_TOKEN
+        else:
+            is_part = text in answer if subject.template.family == "seq2seq" else text == answer
         if not is_part and not sample.truncated and subject.tokenizer.unk_token_id not in learned:
             wrong.append(sample.id)
     return "labels cover the answers and nothing else", _named(wrong)
+
+
+def _plain_texts(subject: Subject) -> set[str]:
+    return {conversation.id for conversation in subject.conversations if conversation.messages[-1].role == "text"}
+
+
+def _joined(subject: Subject) -> Iterator[Sample]:
+    """The samples, with the windows of a plain text as the one row that they were cut from."""
+    plain = _plain_texts(subject)
+    for id, group in groupby(subject.samples, key=lambda sample: sample.id):
+        parts = list(group)
+        if id not in plain:
+            yield from parts
+            continue
+        ids = [token for part in parts for token in part.input_ids]
+        labels = [label for part in parts for label in part.labels]
+        yield Sample(id, ids, labels, sum(part.truncated for part in parts))
 
 
 def _answers(conversation: Conversation) -> str:
@@ -196,11 +219,12 @@ def _method_fits(subject: Subject) -> tuple[str, str]:
     """Looks at the architecture without weights, and for packing at a small random model of it."""
     from transformers import AutoModelForCausalLM
 
-    from medtune.models import estimate, shapes
-    from medtune.tuning.methods import check_targets
+    from medtune.models import estimate, probe, shapes
+    from medtune.tuning.methods import check_optimizer, check_targets
     from medtune.tuning.train import is_packed
 
     recipe = subject.recipe
+    check_optimizer(recipe, probe.device(recipe.model))
     if recipe.tune.method == "lora":
         check_targets(recipe, estimate.skeleton(subject.config))
     is_causal = subject.template.family == "causal"

@@ -21,7 +21,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
-from medtune.errors import TuningError
+from medtune.errors import PrerequisiteError, TuningError
 from medtune.recipe import Recipe
 from medtune.types import Sample
 
@@ -73,6 +73,15 @@ def check_targets(recipe: Recipe, model: nn.Module) -> None:
         raise TuningError(
             f"tune.lora.targets: {', '.join(missing)} match no linear module of {recipe.model.base}. "
             f"Its linear modules are {', '.join(valid)}. Name some of them, or write all-linear."
+        )
+
+
+def check_optimizer(recipe: Recipe, device: torch.device) -> None:
+    """Raise PrerequisiteError where `tune.optimizer` cannot run on `device`."""
+    if recipe.tune.optimizer == "adamw_8bit" and device.type != "cuda":
+        raise PrerequisiteError(
+            f"tune.optimizer: adamw_8bit needs a CUDA device, and the model is on the {device.type}. "
+            "Set tune.optimizer: adamw."
         )
 
 

@@ -26,7 +26,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerState,
 from medtune.errors import PrerequisiteError, TuningError
 from medtune.models import attention, probe
 from medtune.recipe import Recipe
-from medtune.tuning import kernels
+from medtune.tuning import kernels, methods
 from medtune.tuning.batches import collate_packed, collate_padded, collate_seq2seq
 from medtune.tuning.callbacks import (
     Answers,
@@ -35,6 +35,8 @@ from medtune.tuning.callbacks import (
     MustMove,
     ProgressBar,
     SampleAnswers,
+    Watch,
+    Watched,
     evaluations_since_best,
 )
 from medtune.tuning.checkpoints import last_complete
@@ -57,12 +59,16 @@ class Split:
 
 @dataclass(frozen=True)
 class Job:
-    """Where a tuning works, and which it is: checkpoints go below `folder`, another fingerprint's are removed."""
+    """Where a tuning works, and which it is: checkpoints go below `folder`, another fingerprint's are removed.
+
+    `watch(step, validation_loss)` is called at every evaluation; what it raises ends the tuning.
+    """
 
     folder: Path
     fingerprint: str
     console: Console
     answers: Answers | None = None
+    watch: Watch | None = None
 
 
 def is_packed(recipe: Recipe, model: nn.Module) -> bool:
@@ -125,6 +131,8 @@ def train(recipe: Recipe, model: Any, tokenizer: PreTrainedTokenizerBase, split:
         callbacks.insert(0, SampleAnswers(split.shown, job.answers, job.console))
     if split.validation:
         callbacks.insert(0, KeepBest(job.folder / "best", recipe.tune.patience))
+    if job.watch:
+        callbacks.append(Watched(job.watch))
     trainer = SupervisedTrainer(
         feed,
         model=model,
@@ -190,10 +198,7 @@ def arguments(recipe: Recipe, model: Any, rows: int, folder: Path, *, validates:
     steps = total_steps(recipe, rows)
     every = max(1, math.ceil(steps / tune.evaluations))
     on_cuda = model.device.type == "cuda"
-    if tune.optimizer == "adamw_8bit" and not on_cuda:
-        raise PrerequisiteError(
-            "tune.optimizer: adamw_8bit needs a CUDA device, and the model is on the CPU. Set tune.optimizer: adamw."
-        )
+    methods.check_optimizer(recipe, model.device)
     return TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=tune.batch_size,
