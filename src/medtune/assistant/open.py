@@ -16,16 +16,15 @@ from medtune.assistant import guards as guarding
 from medtune.assistant.assistant import Assistant
 from medtune.assistant.grounding import Grounding, Rarity, alike
 from medtune.assistant.query import query_of
-from medtune.assistant.relevance import fits
 from medtune.assistant.words import stem
 from medtune.errors import RunDirError
 from medtune.knowledge import stage as knowledge
 from medtune.knowledge.search import search
-from medtune.models.encoder import Encoder, load_encoder
+from medtune.models.encoder import load_encoder
 from medtune.models.engine import Engine
 from medtune.recipe import Recipe
 from medtune.run_dir import RunDir, hash_of
-from medtune.types import Completion, Conversation, Hit
+from medtune.types import Completion, Conversation
 
 if TYPE_CHECKING:
     from medtune.knowledge.index import Index
@@ -46,29 +45,13 @@ def open_assistant(recipe: Recipe, run_dir: RunDir, engine: Engine | None = None
     return Assistant(
         section=recipe.assistant,
         check=lambda messages: guarding.check(guards, messages),
-        search=_searching(index, encoder),
+        search=lambda text, k: search(index, text, k) if index else [],
         neighbours=lambda passage: index.related(passage) if index else [],
         grounding=Grounding(rarity(index) if index else alike, encoder),
         engine=engine or open_engine(recipe, run_dir),
         emergency_threshold=guards.thresholds["emergency"],
         hashes={"guards": guards.hash, "knowledge": index.manifest["hash"] if index else ""},
     )
-
-
-def _searching(index: Index | None, encoder: Encoder | None) -> Callable[[str, int], list[Hit]]:
-    """The search of an assistant: what is found and fits."""
-    weight = rarity(index) if index else alike
-
-    def found(text: str, k: int) -> list[Hit]:
-        if index is None:
-            return []
-        vector = encoder.encode([text])[0] if encoder is not None and text.strip() else None
-        hits = search(index, text, k)
-        titles = {(hit.passage.title, hit.passage.source): hit.passage for hit in hits}
-        fitting = {name for name, passage in titles.items() if fits(index, weight, text, passage, vector)}
-        return [hit for hit in hits if (hit.passage.title, hit.passage.source) in fitting]
-
-    return found
 
 
 def open_engine(recipe: Recipe, run_dir: RunDir) -> Engine:
