@@ -1,4 +1,4 @@
-"""The index on disk: passages, and for each of three fields its strings, word statistics (BM25) and vectors.
+"""The index on disk: passages, their names, and vectors of their questions and texts beside word statistics (BM25).
 
 Covered: building with a progress bar, reuse of what has not changed, opening memory-mapped, refusing a foreign encoder.
 Not covered: which passages there are (`passages`) and how they are found (`search`).
@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from medtune.data.progress import bar
 from medtune.errors import DataError, RunDirError
-from medtune.knowledge.passages import Entry
+from medtune.knowledge.names import Names, names_of
+from medtune.knowledge.passages import Entry, is_prose
 from medtune.knowledge.words import words
 from medtune.run_dir import hash_of, read_json, write_json, write_text
 from medtune.types import Passage
@@ -36,10 +37,11 @@ if TYPE_CHECKING:
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same passages would give another index."""
 FIELDS = ("names", "questions", "texts")
-ENCODED_WORDS = 70  # of a passage; the rest is found by its words
+ENCODED = ("questions", "texts")
+ENCODED_WORDS = 75  # of a passage; the rest is found by its words
 BATCH = 64
 Floats = NDArray[np.float32]
 
@@ -51,10 +53,8 @@ class Field:
     `keys[start[i]:start[i+1]]` are the strings of passage i, at least one; `vectors` is (strings, dimensions) or None.
     """
 
-    strings: list[str]
     start: NDArray[np.int32]
     keys: NDArray[np.int32]
-    bm25: bm25s.BM25
     vectors: Floats | None
 
     def spread(self, scores: Floats) -> Floats:
@@ -62,32 +62,49 @@ class Field:
         best: Floats = np.maximum.reduceat(scores[self.keys], self.start[:-1])
         return best
 
-    def by_words(self, tokens: Sequence[str]) -> Floats:
-        """BM25 of each string for a query's words."""
-        ids = self.bm25.get_tokens_ids(list(tokens))
-        scores: Floats = self.bm25.get_scores_from_ids(ids) if ids else np.zeros(len(self.strings), np.float32)
-        return scores
-
-    def by_meaning(self, queries: Floats) -> Floats:
-        """Cosine of each string to the nearest of `queries` (n, dimensions); zeros without vectors."""
-        if self.vectors is None or not len(queries):
-            return np.zeros(len(self.strings), np.float32)
-        best: Floats = (self.vectors @ queries.T).max(1)
-        return best
-
 
 @dataclass(frozen=True)
 class Index:
-    """An open index. `manifest` holds `hash`, `passages`, `encoder`, `sources` and `licences`."""
+    """An open index. `manifest` holds `hash`, `passages`, `encoder`, `sources` and `licences`.
+
+    By row (passage): `kinds` are numbers into `kind_names`; `is_prose` is False for lists of links and tables.
+    """
 
     folder: Path
     manifest: dict[str, Any]
     fields: dict[str, Field]
-    kinds: list[str]
+    bm25: bm25s.BM25
+    kind_names: list[str]
+    kinds: NDArray[np.int16]
+    is_prose: NDArray[np.bool_]
     encoder: Encoder | None
 
     def __len__(self) -> int:
         return len(self.kinds)
+
+    @cached_property
+    def names(self) -> Names:
+        """The names field as weighted words, in the field's order."""
+        strings = read_json(self.folder / "names" / "strings.json")
+        ends, ids = self.bm25.scores["indptr"], self.bm25.vocab_dict
+
+        def frequency(word: str) -> int:
+            number = ids.get(word)
+            return int(ends[number + 1] - ends[number]) if number is not None else 0
+
+        return names_of(strings, len(self), frequency)
+
+    def by_words(self, text: str) -> Floats:
+        """BM25 of each passage, (passages,)."""
+        numbers = self.bm25.get_tokens_ids(words(text))
+        scores: Floats = self.bm25.get_scores_from_ids(numbers) if numbers else np.zeros(len(self), np.float32)
+        return scores
+
+    def by_meaning(self, field: str, vector: Floats) -> Floats:
+        """The best cosine of `vector` to each passage's strings of `field`, (passages,)."""
+        own = self.fields[field]
+        assert own.vectors is not None  # an index with an encoder has them
+        return own.spread(own.vectors @ vector)
 
     @cached_property
     def _lines(self) -> tuple[mmap.mmap, NDArray[np.int64]]:
@@ -109,11 +126,10 @@ class Index:
 
     def related(self, passage: Passage) -> list[Passage]:
         """All passages under the same title of the same source, in the order of the source, itself among them."""
-        names = self.fields["names"]
-        row = self.row_of[passage.id]
-        key = names.keys[names.start[row]]  # the title comes first
-        owners = np.searchsorted(names.start, np.flatnonzero(names.keys == key), side="right") - 1
-        passages = [self.passage(int(owner)) for owner in owners]
+        own = self.fields["names"]
+        key = own.keys[own.start[self.row_of[passage.id]]]  # the title comes first
+        rows = np.searchsorted(own.start, np.flatnonzero(own.keys == key), side="right") - 1
+        passages = [self.passage(int(row)) for row in rows]
         return [p for p in passages if (p.title, p.source) == (passage.title, passage.source)]
 
 
@@ -136,16 +152,16 @@ def build(entries: Sequence[Entry], folder: Path, encoder: Encoder | None) -> di
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         earlier = folder / old["hash"] if old is not None and old["encoder"] == described else None
-        strings = _strings(entries)
-        encode = _encode_with(encoder)
-        with bar("encoding", sum(len(set(s)) for field in strings.values() for s in field) if encoder else 0) as step:
-            for field in FIELDS:
-                _write_field(new / field, strings[field], earlier and earlier / field, encode, step)
+        _write_fields(new, entries, earlier, encoder)
+        _write_words(new, entries)
         ends = np.cumsum([0, *(len(line.encode()) + 1 for line in lines)], dtype=np.int64)
         np.save(new / "offsets.npy", ends)
         write_text(new / "entries.jsonl", "".join(line + "\n" for line in lines))
-        write_json(new / "kinds.json", [entry.kind for entry in entries])
         write_json(new / "ids.json", [entry.passage.id for entry in entries])
+        kinds = sorted({entry.kind for entry in entries})
+        write_json(new / "kinds.json", kinds)
+        np.save(new / "kinds.npy", np.array([kinds.index(entry.kind) for entry in entries], np.int16))
+        np.save(new / "is_prose.npy", np.array([is_prose(entry.passage.text) for entry in entries]))
         manifest = {
             "version": VERSION,
             "hash": name,
@@ -179,12 +195,20 @@ def open_index(folder: Path, encoder: Encoder | None) -> Index:
             "assistant.knowledge.encoder to the one it was built with."
         )
     home = folder / manifest["hash"]
+    encoder = encoder if found is not None else None
     try:
-        fields = {name: _read_field(home / name, dense=encoder is not None) for name in FIELDS}
-        kinds = read_json(home / "kinds.json")
+        return Index(
+            home,
+            manifest,
+            {name: _read_field(home / name, dense=encoder is not None and name in ENCODED) for name in FIELDS},
+            bm25s.BM25.load(home / "bm25", mmap=True, show_progress=False),
+            read_json(home / "kinds.json"),
+            np.load(home / "kinds.npy"),
+            np.load(home / "is_prose.npy"),
+            encoder,
+        )
     except (OSError, ValueError) as error:
         raise RunDirError(f"{folder}: the index is damaged ({error}). Delete the folder and build it again.") from error
-    return Index(home, manifest, fields, kinds, encoder if found is not None else None)
 
 
 def _old(folder: Path) -> dict[str, Any] | None:
@@ -218,35 +242,46 @@ def _entry(line: dict[str, Any]) -> Entry:
 # Fields --------------------------------------------------------------------------------------------------------------
 
 
-def _strings(entries: Sequence[Entry]) -> dict[str, list[list[str]]]:
-    """The strings of each field by passage; the title stands in for a question that is missing."""
+def _strings(entry: Entry) -> dict[str, list[str]]:
+    """The strings of each field for one passage; its title and section stand in for a question that is missing."""
+    passage = entry.passage
+    heading = f"{passage.title} {passage.section}".strip()
+    section = "" if passage.section in entry.questions else passage.section
     return {
-        "names": [list(dict.fromkeys((e.passage.title, *e.names))) for e in entries],
-        "questions": [list(dict.fromkeys(e.questions)) or [f"{e.passage.title} {e.passage.section}"] for e in entries],
-        "texts": [[f"{e.passage.title}. {e.passage.section}\n{e.passage.text}"] for e in entries],
+        "names": list(dict.fromkeys((passage.title, *entry.names))),
+        "questions": list(dict.fromkeys(entry.questions)) or [heading],
+        "texts": [" ".join(f"{passage.title}. {section} {passage.text}".split()[:ENCODED_WORDS])],
     }
 
 
-def _write_field(
-    folder: Path,
-    strings: list[list[str]],
-    earlier: Path | None,
-    encode: Callable[[list[str], Callable[[], None]], Floats] | None,
-    step: Callable[[], None],
-) -> None:
-    distinct = {string: number for number, string in enumerate(dict.fromkeys(s for own in strings for s in own))}
-    folder.mkdir()
-    write_json(folder / "strings.json", list(distinct))
-    np.save(folder / "start.npy", np.cumsum([0, *map(len, strings)], dtype=np.int32))
-    np.save(folder / "keys.npy", np.array([distinct[s] for own in strings for s in own], np.int32))
-    bm25 = bm25s.BM25(csc_backend="numpy")
-    bm25.index([words(string) or [""] for string in distinct], show_progress=False)
-    bm25.save(folder / "bm25", show_progress=False)
-    if encode is not None:
-        known = _known_vectors(earlier)
-        new = [string for string in distinct if string not in known]
-        known |= dict(zip(new, encode(new, step), strict=True))
-        np.save(folder / "vectors.npy", np.stack([known[string] for string in distinct]).astype(np.float32))
+def _write_fields(new: Path, entries: Sequence[Entry], earlier: Path | None, encoder: Encoder | None) -> None:
+    strings = [_strings(entry) for entry in entries]
+    distinct = {field: list(dict.fromkeys(s for own in strings for s in own[field])) for field in FIELDS}
+    with bar("encoding", sum(len(distinct[field]) for field in ENCODED) if encoder else 0) as step:
+        for field in FIELDS:
+            folder = new / field
+            folder.mkdir()
+            number = {string: n for n, string in enumerate(distinct[field])}
+            write_json(folder / "strings.json", distinct[field])
+            np.save(folder / "start.npy", np.cumsum([0, *(len(own[field]) for own in strings)], dtype=np.int32))
+            np.save(folder / "keys.npy", np.array([number[s] for own in strings for s in own[field]], np.int32))
+            if encoder is not None and field in ENCODED:
+                known = _known_vectors(earlier and earlier / field)
+                missing = [string for string in distinct[field] if string not in known]
+                for _ in range(len(number) - len(missing)):
+                    step()
+                known |= dict(zip(missing, _encode(encoder, missing, step), strict=True))
+                np.save(folder / "vectors.npy", np.stack([known[s] for s in distinct[field]]).astype(np.float32))
+
+
+def _write_words(new: Path, entries: Sequence[Entry]) -> None:
+    """One bag of words per passage: its names, questions, heading and text."""
+    parts = (
+        "\n".join((e.passage.title, *e.names, *(e.questions or (e.passage.section,)), e.passage.text)) for e in entries
+    )
+    bm25 = bm25s.BM25()
+    bm25.index([words(part) or [""] for part in parts], show_progress=False)
+    bm25.save(new / "bm25", show_progress=False)
 
 
 def _known_vectors(folder: Path | None) -> dict[str, Floats]:
@@ -256,35 +291,22 @@ def _known_vectors(folder: Path | None) -> dict[str, Floats]:
 
 
 def _read_field(folder: Path, *, dense: bool) -> Field:
-    path = folder / "vectors.npy"
-    return Field(
-        read_json(folder / "strings.json"),
-        np.load(folder / "start.npy"),
-        np.load(folder / "keys.npy"),
-        bm25s.BM25.load(folder / "bm25", mmap=True, show_progress=False),
-        np.load(path, mmap_mode="r") if dense and path.exists() else None,
-    )
+    vectors = np.load(folder / "vectors.npy", mmap_mode="r") if dense else None
+    return Field(np.load(folder / "start.npy"), np.load(folder / "keys.npy"), vectors)
 
 
-def _encode_with(encoder: Encoder | None) -> Callable[[list[str], Callable[[], None]], Floats] | None:
-    """Encodes strings cut to their first words, like lengths together; in bfloat16 where the processor computes it."""
-    if encoder is None:
-        return None
+def _encode(encoder: Encoder, strings: list[str], step: Callable[[], None]) -> Floats:
+    """Like lengths together; in bfloat16 where the processor computes it (three times as fast, cosine > .9999)."""
     import torch
 
     capabilities = torch.cpu.get_capabilities()
     is_fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-    def encode(strings: list[str], step: Callable[[], None]) -> Floats:
-        vectors = np.zeros((len(strings), encoder.dimensions), np.float32)
-        short = [" ".join(string.split()[:ENCODED_WORDS]) for string in strings]
-        order = sorted(range(len(short)), key=lambda i: len(short[i]))
-        for begin in range(0, len(order), BATCH):
-            rows = order[begin : begin + BATCH]
-            with torch.autocast("cpu", torch.bfloat16, enabled=is_fast):
-                vectors[rows] = encoder.encode([short[i] for i in rows], batch_size=BATCH)
-            for _ in rows:
-                step()
-        return vectors
-
-    return encode
+    vectors = np.zeros((len(strings), encoder.dimensions), np.float32)
+    order = sorted(range(len(strings)), key=lambda n: len(strings[n]))
+    for begin in range(0, len(order), BATCH):
+        rows = order[begin : begin + BATCH]
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_fast):
+            vectors[rows] = encoder.encode([strings[n] for n in rows], batch_size=BATCH)
+        for _ in rows:
+            step()
+    return vectors

@@ -35,6 +35,8 @@ LIBRARY_SECTIONS = {
     "see_doctor": ("When to see a doctor", "see a doctor"),
     "emergency": ("When it is an emergency", "emergency"),
 }
+_PERCENT = re.compile(r"\d ?%")
+_LINK = re.compile(r"https?://|Genetic Testing Registry|MedlinePlus Encyclopedia:|These resources ")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\"'“(]?[A-Z0-9])")
 
 
@@ -205,6 +207,12 @@ def _cut_up(source: KnowledgeSource, place: str, whole: Passage, names: tuple[st
 def _name(source: KnowledgeSource) -> str:
     """The source's own name: a folder that was moved keeps its passages' ids."""
     return PurePath(source.path).name
+
+
+def is_prose(text: str) -> bool:
+    """False for what answers nobody: MedQuAD's lists of links and its tables of percentages, and the like."""
+    length = len(text.split())
+    return len(_PERCENT.findall(text)) <= max(4, length / 25) and len(_LINK.findall(text)) <= max(1, length / 40)
 
 
 def cut(text: str, most: int = WORDS) -> list[str]:

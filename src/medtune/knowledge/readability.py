@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import re
 
-_WORD = re.compile(r"[A-Za-z]+(?:['’][A-Za-z]+)*|\d[\d.,]*")
-_SENTENCE_END = re.compile(r"[.!?]+[\"”')\]]*(?:\s|$)|\n+")
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+_SENTENCE_END = re.compile(r"[.!?]+[\"”')\]]*(?=\s|$)|\n+")
 _SILENT_ENDING = re.compile(r"(?:[^laeiouy]es|[^dt]ed|[^aeiouyl]e)$")
 _VOWELS = re.compile(r"[aeiouy]+")
 
 
 def grade(text: str) -> float:
     """The Flesch-Kincaid grade of `text`; 0.0 where it has no words."""
+    words, sentences, count = reading_counts(text)
+    return 0.39 * words / sentences + 11.8 * count / words - 15.59 if words else 0.0
+
+
+def reading_counts(text: str) -> tuple[int, int, int]:
+    """(words, sentences, syllables) of `text`; a line ends a sentence too, and figures are no words."""
     sentences = [words for part in _SENTENCE_END.split(text) if (words := _WORD.findall(part))]
     words = [word for sentence in sentences for word in sentence]
-    if not words:
-        return 0.0
-    return 0.39 * len(words) / len(sentences) + 11.8 * sum(map(syllables, words)) / len(words) - 15.59
+    return len(words), len(sentences), sum(map(syllables, words))
 
 
 def syllables(word: str) -> int:
-    """Groups of vowels in `word`, the silent endings -e, -es and -ed left out; at least 1, as for a number."""
+    """Groups of vowels in `word`, the silent endings -e, -es and -ed left out; at least 1."""
     letters = re.sub(r"[^a-z]", "", word.lower())
     if len(letters) > 3:
         letters = _SILENT_ENDING.sub(lambda ending: ending[0][0], letters)

@@ -1,36 +1,96 @@
-"""Finding the passages that answer a message: by its words and by its meaning, in names, questions and texts.
+"""Finding the passages that answer a message: by the names it mentions, its words, its meaning and what it asks for.
 
-Not covered: the gist of a long message (`gist`), the index itself (`index`).
+Covered: the gist of long messages, misspelt names, the kind of answer asked for, words alone where there is no encoder.
+Not covered: whether a passage is true, or answers at all: `Hit.score` estimates the latter, it does not promise it.
+
+Each passage gets a weighted sum of a few features. The weights are fitted on real consumer questions (MeQSum) by
+`tools/fit_search.py`; `weights.json` holds them, with encoder and without.
 """
 
 from __future__ import annotations
 
+import json
+import math
+from functools import cache
+from importlib import resources
+from typing import Any
+
 import numpy as np
 
+from medtune.knowledge.gist import Gist, gist
 from medtune.knowledge.index import Floats, Index
-from medtune.knowledge.words import words
+from medtune.knowledge.kinds import RARE, UNTOLD, kind_probabilities
 from medtune.types import Hit
 
 
 def search(index: Index, text: str, k: int = 10) -> list[Hit]:
-    """The `k` passages that answer `text` best, best first; scores compare within one search only.
+    """The `k` passages that answer `text` best, best first.
 
-    An empty text, or one that shares nothing with the index, finds nothing.
+    `Hit.score` is a probability (0 to 1) that the passage answers, as fitted on MeQSum. A text without words finds
+    nothing, and without an encoder so does one that shares no word with the index.
     """
-    tokens = words(text)
-    vectors = index.encoder.encode([text]) if index.encoder and text.strip() else np.zeros((0, 1), np.float32)
-    lists = []
-    for field in index.fields.values():
-        lists.append(field.spread(field.by_words(tokens)))
-        if len(vectors):
-            lists.append(field.spread(field.by_meaning(vectors)))
-    fused = sum((_reciprocal(scores) for scores in lists), np.zeros(len(index), np.float32))
-    best = [int(row) for row in np.argsort(-fused, kind="stable")[:k] if fused[row] > 0]
-    return [Hit(index.passage(row), float(fused[row])) for row in best]
+    found = features(index, text)
+    if not found:
+        return []
+    weights = _weights(index)["rank"]
+    scores = sum((weights[name] * values for name, values in found.items()), np.zeros(len(index), np.float32))
+    if index.encoder is None:
+        scores[(found["words"] == 0) & (found["covered"] == 0)] = -np.inf
+    best = np.argpartition(-scores, min(k, len(scores) - 1))[:k]
+    best = best[np.argsort(-scores[best], kind="stable")]
+    return [
+        Hit(index.passage(int(row)), 1 / (1 + math.exp(-float(scores[row]) - weights["bias"])))
+        for row in best
+        if np.isfinite(scores[row])
+    ]
 
 
-def _reciprocal(scores: Floats, constant: int = 60) -> Floats:
-    ranks = np.empty(len(scores), np.float32)
-    ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1, dtype=np.float32)
-    result: Floats = np.where(scores > 0, 1 / (constant + ranks), 0).astype(np.float32)
-    return result
+def features(index: Index, text: str) -> dict[str, Floats]:
+    """What the score is made of, per passage; empty for a text without words.
+
+    `covered`, `opening`: the largest share of one of its names that the message, or its opening, mentions. `mass`:
+    the weight of that name's mentioned words (rare words weigh more). `words`: BM25, 1 for the best passage.
+    `question`, `text`: cosine to its nearest question, and to its text. `kind`: log-probability that its kind is asked
+    for. `prose`: 1 unless it is a list of links or a table.
+    """
+    about = gist(text)
+    if not about.text:
+        return {}
+    vector = index.encoder.encode([about.text])[0] if index.encoder else None
+    names, spread = index.names, index.fields["names"].spread
+    covered, mass = names.mentioned(about.text)
+    lexical = index.by_words(about.text)
+    found = {
+        "covered": spread(covered),
+        "mass": spread(mass * covered**2),
+        "opening": spread(names.mentioned(about.opening)[0]),
+        "words": lexical / max(float(lexical.max()), 1e-6),
+        "kind": _kinds(index, about, vector),
+        "prose": index.is_prose.astype(np.float32),
+    }
+    if vector is not None:
+        found |= {"question": index.by_meaning("questions", vector), "text": index.by_meaning("texts", vector)}
+    return found
+
+
+def _kinds(index: Index, about: Gist, vector: Floats | None) -> Floats:
+    weights = _weights(index)
+    is_trained = vector is not None and weights["encoder"] == index.manifest["encoder"]["fingerprint"]
+    probabilities = kind_probabilities(
+        about, vector if is_trained else None, weights["kinds" if is_trained else "cues"]
+    )
+    logs = [math.log(max(probabilities.get(name, UNTOLD if not name else RARE), RARE)) for name in index.kind_names]
+    return np.array(logs, np.float32)[index.kinds]
+
+
+def _weights(index: Index) -> dict[str, Any]:
+    weights = all_weights()
+    return weights | {"rank": weights["rank" if index.encoder else "rank_by_words"]}
+
+
+@cache
+def all_weights() -> dict[str, Any]:
+    """`encoder` (the fingerprint that `kinds` was fitted with), `kinds`, `cues`, `rank` and `rank_by_words`."""
+    file = resources.files("medtune.knowledge") / "weights.json"
+    weights: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return weights

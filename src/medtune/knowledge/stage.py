@@ -47,14 +47,8 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
     manifest = indexing.build(read_entries(section.sources), folder(run_dir), load_encoder(section.encoder))
     entry = {key: manifest[key] for key in ("hash", "passages", "encoder", "sources", "licences")}
     run_dir.update_manifest(knowledge=entry)
-    how = manifest["encoder"]["name"] if manifest["encoder"] else "words alone"
-    Console().print(
-        f"{manifest['passages']} passages, searched by words and {how}"
-        if manifest["encoder"]
-        else f"{manifest['passages']} passages, searched by {how}",
-        markup=False,
-        highlight=False,
-    )
+    how = "words and meaning" if manifest["encoder"] else "words alone"
+    Console().print(f"{manifest['passages']} passages, found by {how}", markup=False, highlight=False)
 
 
 def open_run(recipe: Recipe, run_dir: RunDir) -> Index | None:
