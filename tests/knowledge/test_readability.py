@@ -2,15 +2,29 @@ from __future__ import annotations
 
 import pytest
 
-from medtune.knowledge.readability import grade, syllables
+from medtune.knowledge.readability import grade, reading_counts, syllables
 
 
 @pytest.mark.parametrize(
     ("word", "count"),
-    [("cat", 1), ("water", 2), ("baked", 1), ("wanted", 2), ("medicine", 3), ("table", 2), ("42", 1), ("emergency", 4)],
+    [("cat", 1), ("water", 2), ("baked", 1), ("wanted", 2), ("medicine", 3), ("table", 2), ("emergency", 4)],
 )
 def test_syllables(word: str, count: int) -> None:
     assert syllables(word) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        ("The cat sat on the mat.", (6, 1, 6)),
+        ("Asthma narrows the airways. It is treated.\nSee a doctor", (10, 3, 15)),
+        ('He said "stop!" Then he went.', (6, 2, 6)),
+        ("", (0, 0, 0)),
+        ("12 34 !", (0, 0, 0)),
+    ],
+)
+def test_words_sentences_and_syllables(text: str, counts: tuple[int, int, int]) -> None:
+    assert reading_counts(text) == counts
 
 
 def test_the_grade_is_the_published_formula() -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from medtune.data.convert import without_headings
 from medtune.evaluation import facts, overlap, wording
+from medtune.knowledge.readability import reading_counts
 from medtune.types import Conversation, Record
 
 Array = NDArray[np.float64]
@@ -91,7 +92,7 @@ def _runs(size: int, *, repeated: bool) -> Columns:
 
 
 def _reading(record: Record) -> Sequence[float] | None:
-    counts = wording.reading_counts(record.completion.text)
+    counts = reading_counts(record.completion.text)
     return [float(count) for count in counts] if all(counts) else None
 
 
