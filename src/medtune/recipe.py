@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from medtune.recipe_assistant import AssistantSection
 from medtune.recipe_evaluate import EvaluateSection
 from medtune.recipe_section import Section, Share
+from medtune.recipe_sweep import SweepSection
 
 Layout = Literal[
     "medquad_xml",
@@ -62,7 +63,7 @@ class ModelSection(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the frozen base; `auto` times this machine and takes what is really fast."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where the model lies; `auto` takes the first that is there of CUDA, MPS and CPU."""
+    """Where the model lies; `auto` times what is there of CUDA, MPS and CPU and takes the fastest."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "documents"] = "auto"
     """Attention kernel; `auto` times the correct ones. `documents` is medtune's own for rows without padding."""
     chat_template: Literal["auto", "own", "dialogpt", "instruction", "plain"] = "auto"
@@ -252,6 +253,8 @@ class Recipe(Section):
     """The tuning."""
     evaluate: EvaluateSection = EvaluateSection()
     """The evaluation."""
+    sweep: SweepSection = SweepSection()
+    """Experiments around this recipe."""
     assistant: AssistantSection = AssistantSection()
     """The assistant that is built around the tuned model."""
 

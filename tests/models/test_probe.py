@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -42,6 +43,22 @@ def test_a_format_that_computes_wrongly_is_not_chosen(monkeypatch: Any) -> None:
     assert probe.dtype_choice.__wrapped__(CPU).name == "float32"
     monkeypatch.setattr(probe, "matrix_peak", lambda _device, dtype: 1e12 if dtype == torch.float32 else 5e12)
     assert probe.dtype_choice.__wrapped__(CPU).name == "bfloat16"
+
+
+def test_the_faster_device_is_chosen_not_the_first(monkeypatch: Any) -> None:
+    monkeypatch.setattr(probe, "devices", lambda: ["cuda", "cpu"])
+    monkeypatch.setattr(probe, "matrix_peak", lambda device, _dtype: {"cuda": 1e11, "cpu": 9e11}[device.type])
+    assert probe.device_choice.__wrapped__() == probe.Choice(
+        "cpu", "matrix products: cuda 0.10 TFLOP/s, cpu 0.90 TFLOP/s"
+    )
+    monkeypatch.setattr(probe, "devices", lambda: ["cpu"])
+    assert probe.device_choice.__wrapped__().because == "no other device is there"
+
+
+def test_peak_memory_counts_what_was_given_back() -> None:
+    before = psutil.Process().memory_info().rss
+    torch.ones(2**27).sum()
+    assert probe.peak_resident_bytes() > before + 2**28
 
 
 def test_matrix_peak_is_plausible() -> None:

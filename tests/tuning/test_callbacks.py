@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -43,12 +44,14 @@ def state_after(*losses):
 def test_best_weights_are_kept_and_patience_ends_the_run(tiny_model, tmp_path):
     keep = callbacks.KeepBest(tmp_path / "best", patience=2)
     model, kept, stopped = tiny_model("llama"), [], []
+    one = SimpleNamespace(unwrap_model=lambda model: model)
+    keep.attach(SimpleNamespace(model=model, accelerator=one, is_sharded=False, is_world_process_zero=lambda: True))
     losses = [9.0, 3.0, 2.0, 2.5, 2.0, 1.0]  # the first is the base's; an equal loss is no better one
     for i in range(1, len(losses) + 1):
         with torch.no_grad():
             model.lm_head.weight.fill_(i)
         control = TrainerControl()
-        keep.on_evaluate(TrainingArguments(tmp_path), state_after(*losses[:i]), control, model)
+        keep.on_evaluate(TrainingArguments(tmp_path), state_after(*losses[:i]), control)
         best = tmp_path / "best" / "model.safetensors"
         kept.append(int(load_file(best)["lm_head.weight"][0, 0]) if best.exists() else None)
         stopped.append(control.should_training_stop)

@@ -7,8 +7,6 @@ Not covered: time to first token, energy, other machines.
 from __future__ import annotations
 
 import contextlib
-import resource
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from medtune.evaluation.systems import System
+from medtune.models.probe import peak_resident_bytes
 from medtune.types import Conversation, Record
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".h5", ".msgpack")
@@ -72,13 +71,4 @@ def peak_memory() -> Iterator[dict[str, int]]:
         Path("/proc/self/clear_refs").write_text("5")
     peak: dict[str, int] = {}
     yield peak
-    peak["bytes"] = (torch.cuda.max_memory_allocated() if has_gpu else 0) or _resident_peak()
-
-
-def _resident_peak() -> int:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    peak["bytes"] = (torch.cuda.max_memory_allocated() if has_gpu else 0) or peak_resident_bytes()

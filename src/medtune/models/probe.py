@@ -1,14 +1,19 @@
 """What this machine really does fast: device, number format and attention kernel, timed once per process.
 
-Covered: a kernel is timed only after its result was found right. Not covered: memory (`estimate`).
+Covered: a kernel is timed only after its result was found right; the memory that this process took. Not covered: the
+memory that a recipe will take (`estimate`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import resource
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -26,17 +31,33 @@ class Choice:
     because: str
 
 
-def device(section: ModelSection) -> torch.device:
-    """The section's device, or with `auto` CUDA, MPS or the CPU, the first that is there."""
+def devices() -> list[str]:
+    """What this machine has of CUDA, MPS and CPU."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return [name for name, is_there in there.items() if is_there]
+
+
+def device(section: ModelSection) -> torch.device:
+    """The section's device, or with `auto` the one whose matrix products are fastest."""
     if section.device == "auto":
-        return torch.device(next(name for name, is_there in there.items() if is_there))
-    if not there[section.device]:
-        found = ", ".join(name for name, is_there in there.items() if is_there)
+        return torch.device(device_choice().name)
+    if section.device not in devices():
         raise PrerequisiteError(
-            f"model.device: {section.device} is not there. This machine has {found}. Set model.device: auto."
+            f"model.device: {section.device} is not there. This machine has {', '.join(devices())}. "
+            "Set model.device: auto."
         )
     return torch.device(section.device)
+
+
+@cache
+def device_choice() -> Choice:
+    """The device with the fastest matrix products that are right; where there is one alone, nothing is timed."""
+    if len(devices()) == 1:
+        return Choice(devices()[0], "no other device is there")
+    formats = (torch.float32, torch.bfloat16)
+    peaks = {name: max(matrix_peak(torch.device(name), dtype) for dtype in formats) for name in devices()}
+    measured = ", ".join(f"{name} {peak / 1e12:.2f} TFLOP/s" for name, peak in peaks.items())
+    return Choice(max(peaks, key=lambda name: peaks[name]), f"matrix products: {measured}")
 
 
 def dtype(section: ModelSection, device: torch.device) -> torch.dtype:
@@ -61,7 +82,7 @@ def facts(section: ModelSection) -> dict[str, dict[str, str]]:
     return {
         "device": {
             "name": here.type,
-            "because": asked if section.device != "auto" else "the first that is there of CUDA, MPS and CPU",
+            "because": asked if section.device != "auto" else device_choice().because,
         },
         "dtype": {"name": str(number).removeprefix("torch."), "because": dtype_because},
         "attention": {"name": attention(section, here, number), "because": kernel_because},
@@ -133,6 +154,8 @@ def _seconds(work: Callable[[], object], device: torch.device, limit_seconds: fl
         work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
+        elif device.type == "mps":
+            torch.mps.synchronize()
         return time.perf_counter() - start
 
     once()
@@ -141,3 +164,13 @@ def _seconds(work: Callable[[], object], device: torch.device, limit_seconds: fl
         seconds = once()
         best, spent = min(best, seconds), spent + seconds
     return best
+
+
+def peak_resident_bytes() -> int:
+    """The most memory that this process held at once, since it began or since Linux was told to count anew."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
