@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,14 @@ STAGES = {
 
 OWN = "Apache-2.0"
 
+Watch = Callable[[int, float], None]
 console = Console()
 
 
-def run(recipe: Recipe, run_dir: RunDir, only: str | None = None) -> None:
+def run(recipe: Recipe, run_dir: RunDir, only: str | None = None, watch: Watch | None = None) -> None:
     """Bring the stages up to date, or `only` one of them, for which those before it must be.
 
+    `watch(step, validation_loss)` is told of every evaluation during tuning; what it raises ends the run, resumable.
     Raises RunDirError for a folder that is no run's, or that another process works in; and what a stage raises.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and only != "tune":
@@ -65,13 +68,16 @@ def run(recipe: Recipe, run_dir: RunDir, only: str | None = None) -> None:
                 console.print(f"{name}: up to date", style="dim")
             elif only in (None, name):
                 _announce(name, changed, run_dir)
-                _run_stage(name, chain, recipe, run_dir)
+                handed = {"watch": watch} if name == "tune" and watch else _handed(name, recipe, run_dir)
+                _run_stage(name, chain, recipe, run_dir, handed)
             else:
                 raise RunDirError(
                     f"{run_dir.path}: the {name} stage, which {only} builds on, is not up to date for this recipe. "
                     f"Run all stages: medtune run RECIPE --out {run_dir.path}"
                 )
         _write_facts(recipe, run_dir)
+        if "knowledge" in run_dir.manifest()["stages"]:
+            _note_guards(recipe, run_dir)
 
 
 def require_base(recipe: Recipe) -> None:
@@ -146,14 +152,14 @@ def _announce(name: str, changed: list[str], run_dir: RunDir) -> None:
         console.print(f"{name} ran here before; changed since: {because}", markup=False, highlight=False)
 
 
-def _run_stage(name: str, chain: str, recipe: Recipe, run_dir: RunDir) -> None:
+def _run_stage(name: str, chain: str, recipe: Recipe, run_dir: RunDir, handed: dict[str, Any]) -> None:
     """Run one stage. From here on it and those after it are out of date, even if this is cut off."""
     _write_facts(recipe, run_dir)
     stages, earlier = run_dir.manifest()["stages"], list(STAGES)[: list(STAGES).index(name)]
     run_dir.update_manifest(stages={done: facts for done, facts in stages.items() if done in earlier})
     start = time.perf_counter()
     stage = importlib.import_module(STAGES[name].module)
-    stage.run(recipe, run_dir, **_handed(name, recipe, run_dir))
+    stage.run(recipe, run_dir, **handed)
     run_dir.finish(name, chain, seconds=round(time.perf_counter() - start, 1))
     if hasattr(stage, "tidy"):
         stage.tidy(run_dir)

@@ -191,7 +191,7 @@ def _written(
                 whole += rest if piece.completion.finish_reason == "stop" else []
                 for text in rest if piece.completion.finish_reason != "stop" else ():
                     draft.withhold(text, "cut off")
-            for text in whole:
+            for text in (text for text in whole if not text.endswith(":")):  # a heading that the model has learned
                 with draft.timed("grounding"):
                     sentence, why = assistant.grounding.check(text, passages, threshold)
                 if why and assistant.section.unsupported == "drop":
