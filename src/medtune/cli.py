@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from medtune.commands import guard, library, measure
+from medtune.commands import guard, library, measure, serve
 from medtune.commands.opening import open_recipe
 from medtune.errors import MedtuneError
 
@@ -27,6 +27,8 @@ app = typer.Typer(
 app.add_typer(library.app)
 app.add_typer(guard.app)
 app.add_typer(measure.app)
+app.command()(serve.serve)
+app.add_typer(serve.keys_app)
 
 Target = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML), or the folder of a run.")]
 Overrides = Annotated[

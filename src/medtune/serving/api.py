@@ -96,7 +96,7 @@ async def models(service: Serving, _: ChatOwner) -> dict[str, Any]:
     return {"object": "list", "data": [wire.model_card(run.id, run.created) for run in service.served.values()]}
 
 
-@v1.get("/models/{id}")
+@v1.get("/models/{id:path}")
 async def model(id: str, service: Serving, _: ChatOwner) -> dict[str, Any]:
     """One of them."""
     run = service.run(id)

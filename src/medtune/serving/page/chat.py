@@ -24,7 +24,7 @@ from medtune.serving.page.texts import Texts
 from medtune.serving.service import Answer, Ask, Service
 from medtune.serving.store import Rating, Store
 
-FRAME_SECONDS = 0.08
+FRAME_SECONDS = 0.12
 """The browser draws the growing answer no more often than this."""
 
 DOWNLOAD = """(text, name) => {
