@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from medtune.commands import guard, library, measure, serve
+from medtune.commands import guard, knowledge, library, measure, serve
 from medtune.commands.opening import open_recipe
 from medtune.errors import MedtuneError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(library.app)
 app.add_typer(guard.app)
+app.add_typer(knowledge.app)
 app.add_typer(measure.app)
 app.command()(serve.serve)
 app.add_typer(serve.keys_app)

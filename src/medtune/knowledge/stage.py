@@ -5,15 +5,17 @@ Not covered: reading sources (`passages`), the index (`index`), searching (`sear
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from medtune.errors import RunDirError
+from medtune.errors import DataError, RunDirError
 from medtune.knowledge import index as indexing
 from medtune.knowledge.passages import read_entries, source_files
 from medtune.recipe import Recipe
+from medtune.recipe_assistant import KnowledgeSection, KnowledgeSource
 from medtune.run_dir import RunDir, hash_of
 
 if TYPE_CHECKING:
@@ -37,18 +39,37 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
 
     Raises DataError (a source is wrong), PrerequisiteError (a reader or the encoder is missing) or RunDirError.
     """
-    from medtune.models.encoder import load_encoder
-
     section = recipe.assistant.knowledge
     if not section.sources:
-        folder(run_dir).mkdir(parents=True, exist_ok=True)  # tells the pipeline that this stage has run
         run_dir.update_manifest(knowledge=None)
         return
-    manifest = indexing.build(read_entries(section.sources), folder(run_dir), load_encoder(section.encoder))
-    entry = {key: manifest[key] for key in ("hash", "passages", "encoder", "sources", "licences")}
-    run_dir.update_manifest(knowledge=entry)
+    manifest = build_section(section, folder(run_dir))
+    run_dir.update_manifest(
+        knowledge={key: manifest[key] for key in ("hash", "passages", "encoder", "sources", "licences")}
+    )
+
+
+def build_section(section: KnowledgeSection, out: Path) -> dict[str, Any]:
+    """Build the index of `section` in `out` and say what it holds. Returns the index's manifest; raises as `run`."""
+    from medtune.models.encoder import load_encoder
+
+    manifest = indexing.build(read_entries(section.sources), out, load_encoder(section.encoder))
     how = "words and meaning" if manifest["encoder"] else "words alone"
     Console().print(f"{manifest['passages']} passages, found by {how}", markup=False, highlight=False)
+    return manifest
+
+
+def section_of(sources: Sequence[str], encoder: str) -> KnowledgeSection:
+    """The section for sources written as LAYOUT:PATH. Raises DataError for one that is not."""
+    parts = [source.partition(":") for source in sources]
+    for source, (layout, colon, path) in zip(sources, parts, strict=True):
+        if not (layout and colon and path):
+            raise DataError(
+                f"--source {source}: expected LAYOUT:PATH, such as medquad_xml:MedQuAD or documents:folder."
+            )
+    return KnowledgeSection(
+        sources=tuple(KnowledgeSource(layout=layout, path=path) for layout, _, path in parts), encoder=encoder
+    )
 
 
 def open_run(recipe: Recipe, run_dir: RunDir) -> Index | None:
