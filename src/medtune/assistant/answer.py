@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 from medtune.assistant import injection, window
 from medtune.assistant.draft import Draft
 from medtune.assistant.query import query_of
+from medtune.assistant.quoting import SECTION_OF, quotes
 from medtune.assistant.sentences import Splitter, split
 from medtune.assistant.words import content
 from medtune.errors import MedtuneError
-from medtune.knowledge.passages import LIBRARY_SECTIONS
 from medtune.models.engine import Engine, Sampling
 from medtune.types import Completion, Event, Message, Passage, Sentence
 
@@ -37,13 +37,10 @@ CAPABLE_PARAMETERS = 500_000_000
 """From this size `answer: auto` lets the model answer; a smaller one quotes better than it writes."""
 LEAD_TOKENS, LEAD_SENTENCES = 48, 2
 PASSAGE_CHARACTERS = 1200
-QUOTED_SENTENCES = 6
 SAID = 0.6
 """Share of a quoted sentence's words from which the lead has said it already."""
 WINDOW = 4096
 """Tokens that an engine is taken to hold where it does not say."""
-_SECTIONS = dict(zip(LIBRARY_SECTIONS, ("in_short", "details", "what_to_do", "seek_care", "seek_care"), strict=True))
-SECTION_OF = {heading: _SECTIONS[name] for name, (heading, _) in LIBRARY_SECTIONS.items()}
 
 
 @cache
@@ -86,32 +83,20 @@ def _quote(
     sampling: Sampling,
 ) -> Iterator[Event]:
     """The lead in the model's words where they are backed, then what the best passage's document says."""
-    document = [p for p in assistant.neighbours(passages[0]) if p.section in SECTION_OF]
+    document = assistant.neighbours(passages[0]) if passages[0].section in SECTION_OF else passages[:1]
     lead = ""
     if engine is not None:
         for event in _lead(assistant, draft, turns, [*document, *passages], engine, sampling):
             lead += event.text
             yield event
-    if document:
-        quoted = [(SECTION_OF[p.section], p, text) for p in document for text in split(p.text)]
-    else:
-        quoted = _excerpt(assistant, query_of(turns), passages)
-    for section, passage, text in quoted:
-        if section == "in_short" and lead and assistant.grounding.recall(content(text), lead) > SAID:
+    said = "\n".join(message.content for message in turns if message.role == "assistant")
+    with draft.timed("quoting"):
+        found = quotes(assistant.grounding, turns[-1].content, document, said)
+    for quote in found:
+        if quote.section == "in_short" and lead and assistant.grounding.recall(content(quote.text), lead) > SAID:
             continue
-        draft.cite(passage, text)
-        yield draft.say(section, Sentence(text, "supported", (passage.id,), 1.0))
-
-
-def _excerpt(assistant: Assistant, query: str, passages: Sequence[Passage]) -> list[tuple[str, Passage, str]]:
-    """Of passages without sections, the best one's sentences around what was asked; the first is the short answer."""
-    best = passages[0]
-    sentences = split(best.text)
-    words = content(query)
-    at = max(range(len(sentences)), key=lambda i: assistant.grounding.recall(words, " ".join(sentences[i : i + 2])))
-    at = 0 if at < QUOTED_SENTENCES else at
-    chosen = sentences[at : at + QUOTED_SENTENCES]
-    return [("details" if number else "in_short", best, text) for number, text in enumerate(chosen)]
+        draft.cite(quote.passage, quote.text)
+        yield draft.say(quote.section, Sentence(quote.text, "supported", (quote.passage.id,), 1.0))
 
 
 def _lead(
@@ -126,7 +111,8 @@ def _lead(
     sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, LEAD_TOKENS))
     # A small model reads badly: it is asked as it was tuned. A capable one gets the passage to read.
     small = mode("auto", engine) == "quote"
-    messages = turns[-1:] if small else _prompt("lead", turns[-1:], passages[:1], engine, sampling)
+    asked = (Message("user", query_of(turns)),)
+    messages = asked if small else _prompt("lead", turns[-1:], passages[:1], engine, sampling)
     said = 0
     try:
         with closing(_written(assistant, draft, messages, engine, sampling, passages)) as sentences:
