@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from medtune.commands import guard, knowledge, library, measure, serve
+from medtune.commands import chat, guard, knowledge, library, measure, serve
 from medtune.commands.opening import open_recipe
 from medtune.errors import MedtuneError
 
@@ -28,6 +28,7 @@ app.add_typer(library.app)
 app.add_typer(guard.app)
 app.add_typer(knowledge.app)
 app.add_typer(measure.app)
+app.command()(chat.chat)
 app.command()(serve.serve)
 app.add_typer(serve.keys_app)
 
