@@ -1,7 +1,11 @@
-"""One file, nothing fetched, nothing executed, everything escaped, every number from the summary."""
+"""One file, nothing fetched, nothing executed but our own script, everything escaped, every number from the summary."""
 
+import base64
+import hashlib
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import pytest
@@ -54,7 +58,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.text += data if self.open[-1:] != ["style"] else ""
+        self.text += data if self.open[-1:] not in (["style"], ["script"]) else ""
 
 
 def page(record, *, names=("random", "base", "tuned"), tuning=TUNING, card=CARD, shown=20):
@@ -86,13 +90,19 @@ def page(record, *, names=("random", "base", "tuned"), tuning=TUNING, card=CARD,
         "environment": environment(), "chat_template": {"source": EVIL, "hash": "00ff"}, "data": card,
     }  # fmt: skip
     json.dumps(whole, allow_nan=False)
-    return whole, report.render(whole, records, shown)
+    return whole, report.render(whole, records, shown, {"c0": 0.9, "c1": 0.1})
 
 
 def test_the_page_is_whole_and_fetches_nothing(record):
     _, html = page(record)
     tags = Page(html).tags
-    assert {"script", "link", "iframe", "img", "object"}.isdisjoint(tag for tag, _ in tags)
+    assert {"link", "iframe", "img", "object"}.isdisjoint(tag for tag, _ in tags)
+    scripts = [attributes for tag, attributes in tags if tag == "script"]
+    assert scripts == [{"type": "application/json", "id": "answer-data"}, {}]
+    policy = next(a["content"] for tag, a in tags if a.get("http-equiv") == "Content-Security-Policy")
+    script = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     assert not [a for _, attributes in tags for a in attributes if a.startswith("on")]
     assert all(attributes["href"].startswith("#") for tag, attributes in tags if tag == "a")
     assert not re.search(r"url\(|@import|https?://", html)
@@ -130,6 +140,47 @@ def test_every_figure_of_the_page_is_shown_from_the_summary(record):
         assert part in text
     assert whole["signatures"]["bleu"] in text
     assert [tag for tag, _ in Page(html).tags].count("svg") == 6 + 1 + 1
+
+
+def test_all_answers_stand_in_the_page_as_data(record):
+    _, html = page(record, shown=3)
+    block = re.findall(r'<script type="application/json" id="answer-data">(.*?)</script>', html)[0]
+    assert "<" not in block
+    data = json.loads(block)
+    assert data["systems"] == ["random", "base", "tuned"]
+    assert data["shown"] == ["base", "tuned"]
+    assert [item["question"] for item in data["items"]] == [f"{EVIL} {i}" for i in range(8)]
+    assert [item["near"] for item in data["items"]][:3] == [True, False, None]
+    answer = data["items"][2]["answers"]["tuned"]
+    assert answer == {"text": EVIL, "score": 0.22, "status": "scored", "finish": "length"}
+    assert "answer-data" not in page(record, shown=0)[1]
+
+
+def test_the_script_shows_answers_as_text_and_filters_them(record, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("needs chromium")
+    (tmp_path / "report.html").write_text(page(record, shown=1)[1])
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom"]
+    found = subprocess.run(
+        [browser, *options, f"file://{tmp_path}/report.html"], capture_output=True, text=True, timeout=120
+    )
+    dom = found.stdout
+    assert "8 of 8 questions" in dom
+    assert dom.count("<article") == 8, "all of them, not only the one that is printed"
+    assert "&lt;img src=x" in dom
+    assert "<img" not in dom
+
+
+def test_a_value_of_few_questions_says_of_how_many():
+    value = {"value": 0.5, "low": 0.1, "high": 0.9, "questions": 3}
+    assert "(of 3)" in pages.figure(value, "numbers", asked=10)
+    assert "(of" not in pages.figure(value, "numbers", asked=3)
+
+
+def test_a_difference_shows_its_corrected_p_value():
+    value = {"value": 0.1, "low": 0.05, "high": 0.2, "p_holm": 0.0004, "direction": "helped"}
+    assert "p &lt; .001" in pages.figure(value, "rouge_1", True)
 
 
 def test_shown_answers_are_the_first_ones(record):

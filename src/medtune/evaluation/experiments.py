@@ -57,12 +57,13 @@ def renamed(experiment: Experiment, name: str) -> Experiment:
 
 
 def build(experiments: Sequence[Experiment], baseline: Experiment | None, bootstrap: Bootstrap) -> dict[str, Any]:
-    """What the table and the page show: `rows`, `pairs`, and how many questions `all` share.
+    """What the table and the page show: `rows`, `pairs`, and how many `questions` all share that answered any.
 
     Raises EvaluationError where the experiments have no question in common.
     """
     everyone = [*([baseline] if baseline else []), *experiments]
-    shared = _shared([experiment.records for experiment in everyone])
+    answered = [experiment for experiment in experiments if experiment.records]
+    shared = _shared([experiment.records for experiment in everyone if experiment.records])
     if not shared:
         raise EvaluationError(
             "These runs have no test question in common, so nothing can be compared. Use the same data.sources and "
@@ -70,9 +71,9 @@ def build(experiments: Sequence[Experiment], baseline: Experiment | None, bootst
         )
     kept = {e.name: [r for r in e.records if (r.id, r.question, r.reference) in shared] for e in everyone}
     rows = [_row(e, kept[e.name], kept[baseline.name] if baseline else None, bootstrap) for e in everyone]
-    best = max((e for e in experiments), key=lambda e: _primary(kept[e.name]), default=None)
-    chosen = list(combinations(experiments, 2))
-    if len(experiments) > MANY:
+    best = max(answered, key=lambda e: _primary(kept[e.name]), default=None)
+    chosen = list(combinations(answered, 2))
+    if len(answered) > MANY:
         chosen = [pair for pair in chosen if best in pair]
     pairs = [
         {"first": one.name, "second": two.name, **_difference(kept[one.name], kept[two.name], bootstrap)}
@@ -101,7 +102,7 @@ def _row(
 ) -> dict[str, Any]:
     scores = summary.system_metrics("tuned", records, bootstrap)
     improvement = None
-    if experiment.recipe and baseline:
+    if experiment.recipe and baseline and records:
         improvement = summary.paired(baseline, records, bootstrap, (PRIMARY,))[PRIMARY]
     return {
         "name": experiment.name,

@@ -6,6 +6,9 @@ page shows (`report`, `audit`, `compare`, `sweep`).
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,21 +16,36 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from medtune.evaluation.metrics import METRICS
+from medtune.evaluation.verdict import in_p
+
+LOADER = PackageLoader("medtune.evaluation", ".")
 
 
 def render(template: str, **values: Any) -> str:
     """The page that `template` makes of `values`."""
     environment = Environment(
-        loader=PackageLoader("medtune.evaluation", "."), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        loader=LOADER, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters.update(
         number=number, bytes=in_bytes, seconds=in_seconds, count=in_count, share=share, plain=plain
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
     environment.globals.update(metrics=METRICS, figure=figure)
-    source, _, _ = environment.loader.get_source(environment, "report.css")  # type: ignore[union-attr]
-    return environment.get_template(template).render(style=Markup(source), **values)
+    script = values.get("script", "")
+    allowed = f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" if script else "'none'"
+    policy = Markup(f"default-src 'none'; style-src 'unsafe-inline'; script-src {allowed}")
+    return environment.get_template(template).render(style=asset("report.css"), policy=policy, **values)
+
+
+def asset(name: str) -> Markup:
+    """A style sheet or script of ours, to stand in a page as it is."""
+    return Markup(LOADER.get_source(Environment(), name)[0])
+
+
+def as_json(value: Any) -> Markup:
+    """`value` for a `<script type="application/json">`: no `<` in it, so that no text can end the block."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
 def number(value: float | None, key: str = "") -> str:
@@ -42,13 +60,20 @@ def number(value: float | None, key: str = "") -> str:
     )
 
 
-def figure(value: Mapping[str, Any] | None, key: str, is_difference: bool = False) -> Markup:
-    """A table cell with a value and its interval; a difference carries its sign and its direction's colour."""
+def figure(value: Mapping[str, Any] | None, key: str, is_difference: bool = False, asked: int | None = None) -> Markup:
+    """A table cell with a value and its interval; a difference carries its sign, p value and its direction's colour.
+
+    A value measured on fewer questions than were `asked` says so.
+    """
     if value is None:
         return Markup('<td class="muted">–</td>')
     sign = "+" if is_difference and value["value"] > 0 else ""
     has_interval = value["low"] is not None
     bounds = f"{number(value['low'], key)} to {number(value['high'], key)}" if has_interval else "no interval"
+    if is_difference and value.get("p_holm") is not None:
+        bounds += f", {in_p(value['p_holm'])}"
+    if asked is not None and value["questions"] < asked:
+        bounds += f" (of {value['questions']})"
     cell = Markup('<td class="{}">{}<br><small>{}</small></td>')
     return cell.format(value.get("direction") or "", sign + number(value["value"], key), bounds)
 

@@ -1,8 +1,9 @@
 """report.html: one file that opens offline and says in its first sentence whether tuning helped.
 
 Covered: everything shown comes from the summary and the records, so every figure can be found in
-evaluation/summary.json. Not covered: computing anything. Model text and data are escaped by the template engine;
-nothing in the page is a script.
+evaluation/summary.json; all answers to search, filter and sort. Not covered: computing anything. Model text and data
+are escaped by the template engine, or stand in a JSON block that a script of ours shows as text; the page's security
+policy lets no other script run.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 from markupsafe import Markup
 
 from medtune.evaluation import charts, page
-from medtune.evaluation.metrics import METRICS
+from medtune.evaluation.metrics import METRICS, PRIMARY
+from medtune.evaluation.neighbours import NEAR
+from medtune.evaluation.systems import FLOORS
 from medtune.types import Record
 
 CHARTS = ("rouge_l", "rouge_1", "rouge_2", "bleu", "perplexity", "bits_per_byte")
@@ -22,8 +25,16 @@ LOSSES = {"training": "loss", "validation": "validation_loss"}
 SHOWN = ("base", "tuned")
 
 
-def render(summary: Mapping[str, Any], records: Mapping[str, Sequence[Record]], side_by_side: int) -> str:
-    """The page. `records` holds each system's records by question; the first `side_by_side` questions are shown."""
+def render(
+    summary: Mapping[str, Any],
+    records: Mapping[str, Sequence[Record]],
+    side_by_side: int,
+    likeness: Mapping[str, float] | None = None,
+) -> str:
+    """The page. `records` holds each system's records by question; the first `side_by_side` questions are printed.
+
+    `likeness` says how near each question, by its id, comes to a training question.
+    """
     return page.render(
         "report.html.j2",
         summary=summary,
@@ -31,6 +42,9 @@ def render(summary: Mapping[str, Any], records: Mapping[str, Sequence[Record]], 
         losses=loss_charts(summary["tuning"]),
         lengths=length_chart(summary["data"]),
         answers=answers(records, side_by_side),
+        browsing=page.as_json(browsing(records, likeness or {})) if side_by_side else "",
+        script=page.asset("report.js"),
+        neighbours=summary.get("neighbours"),
     )
 
 
@@ -64,6 +78,33 @@ def length_chart(card: Mapping[str, Any] | None) -> Markup:
     """How long the answers of the data are."""
     histogram = (card or {}).get("answer_histogram")
     return charts.histogram("Answers by length", histogram["edges"], histogram["counts"]) if histogram else Markup("")
+
+
+def browsing(records: Mapping[str, Sequence[Record]], likeness: Mapping[str, float]) -> dict[str, Any] | None:
+    """Every question with every system's answer, for the script; None without a model to look at."""
+    if not set(SHOWN) & set(records):
+        return None
+    by_id = {name: {record.id: record for record in rows} for name, rows in records.items()}
+    items = [
+        {
+            "number": number,
+            "question": first.question,
+            "reference": first.reference,
+            "near": likeness[first.id] >= NEAR if first.id in likeness else None,
+            "answers": {name: _shown(rows[first.id]) for name, rows in by_id.items() if first.id in rows},
+        }
+        for number, first in enumerate(next(iter(records.values())), 1)
+    ]
+    return {"systems": list(records), "shown": [name for name in records if name not in FLOORS], "items": items}
+
+
+def _shown(record: Record) -> dict[str, Any]:
+    return {
+        "text": record.completion.text or record.completion.error,
+        "score": record.scores.get(PRIMARY),
+        "status": record.status,
+        "finish": record.completion.finish_reason,
+    }
 
 
 def answers(records: Mapping[str, Sequence[Record]], questions: int) -> list[dict[str, Any]]:

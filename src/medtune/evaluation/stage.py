@@ -6,12 +6,14 @@ the same call asks only what is not answered yet. `summary.json`, flat and compl
   verdict        {sentence, metric, difference, low, high, p, resolvable, direction: helped | none | worse | null}
   warnings       [sentence]
   systems        {name: {counts: {asked, scored, unanswered, unparsed, failed, likelihood},
-                         metrics: {metric: {value, low, high} | null}, cost: {...}}}
+                         metrics: {metric: {value, low, high, questions} | null}, cost: {...}}}
   paired         {metric: {value, low, high, p, p_holm, resolvable, before, after, questions, direction} | null},
                  tuned - base; {} without both
   floors         {floor: the same for tuned - floor}
   seen           {sentence, systems, paired, floors, test}: the same for the second test, other phrasings of topics that
                  training has, costs apart; null without data.split.phrasings. All else is about unseen topics
+  neighbours     {similarity, near | far: {questions, systems: {name: ROUGE-L}, paired}}: questions that resemble a
+                 training question, and those that do not
   test           {questions, available, groups, max_new_tokens, batch_size, latency_questions, reference_words}
   prompt_format  {base | tuned: {name, hash, ...}}; the base's names its candidates and their bits per byte
   signatures     {rouge, bleu, chrf, bootstrap}
@@ -29,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from medtune.data.stage import load_split
-from medtune.evaluation import overlap, report, speed, summary, systems
+from medtune.evaluation import neighbours, overlap, report, speed, summary, systems
 from medtune.evaluation.candidates import Candidate, candidates, folder_hash
 from medtune.evaluation.runner import SCORING, RecordFile, ask
 from medtune.evaluation.selftest import self_test
@@ -43,7 +45,7 @@ from medtune.types import Conversation, Record
 
 Answerer = tuple[str, str, systems.Answers]
 """Name, fingerprint and `System.answers` of a system that is handed in."""
-VERSION = 2  # raise it when the same records give another summary
+VERSION = 3  # raise it when the same records give another summary
 
 
 def fingerprint(recipe: Recipe, run_dir: RunDir) -> str:
@@ -90,10 +92,13 @@ def run(recipe: Recipe, run_dir: RunDir, others: Callable[[], Iterable[Answerer]
     records.rewrite()
     first, second = (_of(recipe, answered, part) for part in (questions, seen))
     facts = {"test": _test(recipe, test, questions), "prompt_format": formats, "tuning": tuning, "self_test": checks}
+    likeness = neighbours.similarity([c for c in load_split(run_dir, "train") if c.question], questions)
+    near = dict(zip((question.id for question in questions), likeness.tolist(), strict=True))
+    facts["neighbours"] = neighbours.apart(near, first, Bootstrap(recipe.evaluate.resamples, recipe.seed))
     facts["seen"] = {**_compared(recipe, second), "test": _test(recipe, test_seen, seen)} if seen else None
     result = summarise(recipe, first, costs, facts, run_dir)
     write_json(run_dir.evaluation / "summary.json", result)
-    write_text(run_dir.path / "report.html", report.render(result, first, recipe.evaluate.side_by_side))
+    write_text(run_dir.path / "report.html", report.render(result, first, recipe.evaluate.side_by_side, near))
 
 
 def summarise(

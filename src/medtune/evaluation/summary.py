@@ -31,16 +31,17 @@ def counts(records: Sequence[Record]) -> dict[str, int]:
 
 
 def system_metrics(
-    name: str, records: Sequence[Record], bootstrap: Bootstrap
+    name: str, records: Sequence[Record], bootstrap: Bootstrap, metrics: Iterable[str] = METRICS
 ) -> dict[str, dict[str, float | None] | None]:
-    """Each metric's value and interval; None where it was not measured or does not apply."""
+    """Each metric's value, interval and number of questions; None where it was not measured or does not apply."""
     values: dict[str, dict[str, float | None] | None] = {}
-    for key, metric in METRICS.items():
+    for key in metrics:
+        metric = METRICS[key]
         rows = {} if metric.models_only and name in FLOORS else _rows(metric, records)
         groups = [record.group for record in records if record.id in rows]
         columns = np.array(list(rows.values()), dtype=float)
         interval = wilson(columns, groups) if metric.is_rate else bootstrap.interval(columns, groups, metric.value)
-        values[key] = asdict(interval) if interval else None
+        values[key] = {**asdict(interval), "questions": len(rows)} if interval else None
     return values
 
 
