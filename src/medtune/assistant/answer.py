@@ -86,7 +86,8 @@ def _quote(
     document = assistant.neighbours(passages[0]) if passages[0].section in SECTION_OF else passages[:1]
     lead = ""
     if engine is not None:
-        for event in _lead(assistant, draft, turns, [*document, *passages], engine, sampling):
+        known = list({passage.id: passage for passage in (*document, *passages)}.values())
+        for event in _lead(assistant, draft, turns, known, engine, sampling):
             lead += event.text
             yield event
     said = "\n".join(message.content for message in turns if message.role == "assistant")

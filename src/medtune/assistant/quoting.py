@@ -48,10 +48,11 @@ def quotes(grounding: Grounding, question: str, document: Sequence[Passage], sai
     found = [Quote(SECTION_OF[p.section], p, text) for p in sectioned for text in split(p.text)]
     short = [quote for quote in found if quote.section == "in_short"]
     near = dict(zip(found, nearness(grounding, question, found), strict=True))
-    telling = [q for q in sorted(found, key=lambda q: -near[q]) if len(content(q.text)) >= TELLING_WORDS]
+    nearest = sorted(found, key=lambda quote: -near[quote])
     if short and all(quote.text in said for quote in short):
-        first = [q for q in telling if q.section != "seek_care"][:2]
+        first = [quote for quote in nearest if quote.section not in ("in_short", "seek_care")][:2]
         return [*(replace(q, section="in_short") for q in first), *(q for q in found if q.section == "seek_care")]
+    telling = [quote for quote in nearest if len(content(quote.text)) >= TELLING_WORDS]
     if telling and near[telling[0]] > max((near[q] for q in short), default=0.0) + MARGIN:
         found.remove(telling[0])
         found.insert(0, replace(telling[0], section="in_short"))
