@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig, TaskType, get_peft_model
+from transformers import RepetitionPenaltyLogitsProcessor
 
 from medtune.models import chat_template as ct
 from medtune.models import decoding
@@ -44,9 +45,9 @@ def with_adapter(model: Any, method: str) -> Any:
     return get_peft_model(model, config).eval()
 
 
-def generated(model: Any, ids: list[int], stop: list[int], new: int) -> list[int]:
+def generated(model: Any, ids: list[int], stop: list[int], new: int, **options: Any) -> list[int]:
     """What transformers' own generate writes for one prompt alone."""
-    inputs = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
+    inputs = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long), **options}
     out = model.generate(**inputs, max_new_tokens=new, do_sample=False, num_beams=1, eos_token_id=stop)[0].tolist()
     return out[1:] if model.config.is_encoder_decoder else out[len(ids) :]
 
@@ -68,6 +69,24 @@ def test_batched_answers_equal_generate_one_at_a_time(
         assert completion.completion_tokens == len(expected)
         assert completion.prompt_tokens == len(ids)
         assert completion.finish_reason == ("stop" if expected[-1] in completer.stop else "length")
+
+
+def test_repetition_penalty_of_the_generation_config_is_obeyed_within_the_answer(
+    tiny_model: Callable[[str], Any], tiny_tokenizer: Any
+) -> None:
+    model = tiny_model("llama")
+    completer = completer_for(model, tiny_tokenizer)
+    plain = dict(completer.complete(PROMPTS, max_new_tokens=12, batch_size=4))
+    model.generation_config.repetition_penalty = 1.5
+    found = dict(completer.complete(PROMPTS, max_new_tokens=12, batch_size=4))
+    model.generation_config.repetition_penalty = None
+    assert [found[i].text for i in found] != [plain[i].text for i in found]
+    for index, prompt in enumerate(PROMPTS):
+        ids = ct.prompt_ids(completer.template, tiny_tokenizer, prompt, 128)
+        processors = [RepetitionPenaltyLogitsProcessor(1.5, prompt_ignore_length=len(ids))]
+        expected = generated(model, ids, completer.stop, 12, logits_processor=processors)
+        text = tiny_tokenizer.decode(expected, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
+        assert found[index].text == text
 
 
 @pytest.mark.filterwarnings("ignore:Position ids are not supported")

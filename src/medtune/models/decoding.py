@@ -1,7 +1,8 @@
 """Batched greedy decoding and answer likelihoods on bare token ids.
 
 Covered: decoder-only and encoder-decoder models, LoRA and prompt tuning, rows that leave the batch as they finish, the
-language-model head on answer positions only. Not covered: text, prompt formats and batch sizes (`completer`), sampling.
+repetition penalty that a model's own generation config asks for, the language-model head on answer positions only.
+Not covered: text, prompt formats and batch sizes (`completer`), sampling.
 """
 
 from __future__ import annotations
@@ -150,7 +151,6 @@ def _padded(model: PreTrainedModel | PeftModel, rows: Sequence[list[int]], *, le
 class State(Protocol):
     """One batch on its way: each call gives the logits of the next token, (rows, vocabulary)."""
 
-    def __init__(self, model: PreTrainedModel | PeftModel, rows: Sequence[list[int]]) -> None: ...
     def start(self) -> Tensor: ...
     def step(self, tokens: Tensor) -> Tensor: ...
     def keep(self, kept: Tensor) -> None: ...
@@ -158,7 +158,10 @@ class State(Protocol):
 
 def state_of(model: PreTrainedModel | PeftModel, rows: Sequence[list[int]]) -> State:
     """The beginning of a batch of prompts; whoever steps it does so under `torch.no_grad`."""
-    return (_EncoderDecoder if base_of(model).config.is_encoder_decoder else _Decoder)(model, rows)
+    base = base_of(model)
+    state = (_EncoderDecoder if base.config.is_encoder_decoder else _Decoder)(model, rows)
+    penalty = getattr(getattr(base, "generation_config", None), "repetition_penalty", None) or 1.0
+    return state if penalty == 1.0 else _Penalised(state, penalty)
 
 
 class _Decoder:
@@ -214,6 +217,32 @@ class _EncoderDecoder:
         self.cache.batch_select_indices(kept)
         self.mask = self.mask[kept]
         self.encoded.last_hidden_state = self.encoded.last_hidden_state[kept]
+
+
+class _Penalised:
+    """Tokens of the answer so far lose probability: small models go round in circles otherwise.
+
+    As transformers computes it, but that the prompt's tokens are left alone: an answer may name what was asked about,
+    and chat templates put the end token into the prompt.
+    """
+
+    def __init__(self, state: State, penalty: float) -> None:
+        self.state, self.penalty = state, penalty
+
+    def start(self) -> Tensor:
+        logits = self.state.start()
+        self.used = torch.zeros_like(logits, dtype=torch.bool)
+        return logits
+
+    def step(self, tokens: Tensor) -> Tensor:
+        self.used.scatter_(1, tokens[:, None], True)
+        logits = self.state.step(tokens)
+        lowered = torch.where(logits > 0, logits / self.penalty, logits * self.penalty)
+        return torch.where(self.used, lowered, logits)
+
+    def keep(self, kept: Tensor) -> None:
+        self.used = self.used[kept]
+        self.state.keep(kept)
 
 
 def _growing_cache(base: PreTrainedModel) -> Cache:
