@@ -29,12 +29,16 @@ from medtune.types import Completion, Conversation
 if TYPE_CHECKING:
     from medtune.knowledge.index import Index
 
+Answers = Callable[[Sequence[Conversation], int], Iterator[tuple[int, Completion]]]
+
 
 def open_assistant(recipe: Recipe, run_dir: RunDir, engine: Engine | None = None) -> Assistant:
     """The assistant of a run; `engine` (a remote one) speaks in place of the tuned model, which is then not loaded.
 
     Raises RunDirError where a stage is missing, or where template, guards or index are not those of the run.
     """
+    if not run_dir.manifest_path.exists():
+        raise RunDirError(f"{run_dir.path}: no run here. Make one: medtune run RECIPE --out {run_dir.path}")
     manifest = run_dir.manifest()
     index = knowledge.open_run(recipe, run_dir)
     if index is not None:
@@ -77,9 +81,7 @@ def open_engine(recipe: Recipe, run_dir: RunDir) -> Engine:
     return TransformersEngine(completer, recipe.name, hash_of(tuned["fingerprint"], template.hash))
 
 
-def measured(
-    recipe: Recipe, run_dir: RunDir, names: Sequence[str]
-) -> Iterator[tuple[str, str, Callable[[Sequence[Conversation], int], Iterator[tuple[int, Completion]]]]]:
+def measured(recipe: Recipe, run_dir: RunDir, names: Sequence[str]) -> Iterator[tuple[str, str, Answers]]:
     """`retrieval` (the best passage's text) and `assistant` as the evaluation asks its systems: name, fingerprint and a
     function of conversations and batch size that yields (index, completion)."""
     if "retrieval" in names:
