@@ -7,7 +7,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "medtune"
 LAYERS = [
     {"errors", "types"},
     {"recipe_section"},
-    {"recipe_assistant", "recipe_evaluate"},
+    {"recipe_assistant", "recipe_evaluate", "recipe_sweep"},
     {"recipe"},
     {"recipe_file", "run_dir"},
     {"data", "models"},
@@ -15,14 +15,15 @@ LAYERS = [
     {"tuning", "evaluation", "assistant"},
     {"serving", "export"},
     {"pipeline"},
-    {"check", "runs"},
+    {"check", "runs", "sweep_study"},
+    {"sweep"},
     {"rehearse"},
     {"commands"},
     {"cli"},
 ]
 WITHOUT_TORCH = {
-    *("errors", "types", "recipe_section", "recipe_assistant", "recipe_evaluate", "recipe", "recipe_file", "run_dir"),
-    *("data", "pipeline", "check", "rehearse", "commands", "cli"),
+    *("errors", "types", "recipe_section", "recipe_assistant", "recipe_evaluate", "recipe_sweep", "recipe"),
+    *("recipe_file", "run_dir", "data", "pipeline", "check", "rehearse", "commands", "cli"),
 }
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets", "bitsandbytes", "sklearn", "trl"}
 

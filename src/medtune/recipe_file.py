@@ -10,7 +10,7 @@ import copy
 import difflib
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -124,6 +124,14 @@ _FLOAT = "tag:yaml.org,2002:float"
 _Loader.add_implicit_resolver(_FLOAT, re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789"))
 
 
+def with_options(recipe: Recipe, options: Mapping[str, Any], origin: str) -> Recipe:
+    """`recipe` with the dotted `options` set to their values; raises RecipeError as `load` does."""
+    tree = recipe.model_dump(mode="json")
+    for key, value in options.items():
+        _set(tree, key, value)
+    return validate(tree, origin)
+
+
 def _apply(tree: dict[str, Any], override: str) -> None:
     """Set one dotted key. Split at the first `=`, so that values may hold one; list items are named by number."""
     key, equals, text = override.partition("=")
@@ -133,6 +141,10 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError:
         value = text
+    _set(tree, key, value)
+
+
+def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     node: Any = tree
     for part in parents:

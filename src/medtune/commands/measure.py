@@ -1,4 +1,4 @@
-"""`medtune audit` and `medtune compare`: what a run's figures would be in a notebook, and runs side by side."""
+"""`medtune audit`, `compare` and `sweep`: a run's figures as notebooks have them, runs side by side, experiments."""
 
 from __future__ import annotations
 
@@ -33,3 +33,22 @@ def compare(
     from medtune.evaluation import compare as comparing
 
     comparing.run(opened, out)
+
+
+@app.command()
+def sweep(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe with a `sweep` section.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="dotted.key=value", help="Options laid over the recipe.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the sweep. [default: runs/NAME-sweep]")] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Optuna storage URL, as postgresql://...; by default a journal in the folder.")
+    ] = None,
+) -> None:
+    """Tune the recipe's experiments, choose by validation, score the winner once on test. Start it in several
+    terminals to share the work; after an interruption the same command goes on."""
+    resolved, run_dir = open_recipe(recipe, overrides, out, suffix="-sweep")
+    from medtune import sweep as sweeping
+
+    sweeping.run(resolved, run_dir.path, storage)

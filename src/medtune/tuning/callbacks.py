@@ -30,6 +30,7 @@ STEPS_TO_MOVE = 3
 ANSWER_SHOWN = 160
 
 Answers = Callable[[Sequence[Conversation]], list[str]]
+Watch = Callable[[int, float], None]
 
 
 class ProgressBar(TrainerCallback):
@@ -105,6 +106,19 @@ def evaluations_since_best(history: Sequence[dict[str, Any]]) -> int | None:
     """How many evaluations ago the validation loss was lowest; None before the first, that of the base not counted."""
     losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry and entry["step"] > 0]
     return len(losses) - 1 - losses.index(min(losses)) if losses else None
+
+
+class Watched(TrainerCallback):
+    """Tell somebody outside of every validation loss; what he raises ends the tuning."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **_: Any
+    ) -> None:
+        if state.is_world_process_zero and state.global_step:
+            self.watch(state.global_step, metrics["eval_loss"])
 
 
 class MarkComplete(TrainerCallback):

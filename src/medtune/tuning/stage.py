@@ -26,7 +26,7 @@ from medtune.models.completer import TransformersCompleter
 from medtune.recipe import ModelSection, Recipe
 from medtune.run_dir import RunDir, hash_file, hash_of, write_json
 from medtune.tuning import methods
-from medtune.tuning.callbacks import save_weights
+from medtune.tuning.callbacks import Watch, save_weights
 from medtune.tuning.checkpoints import replace_folder
 from medtune.tuning.train import Job, Split, train
 from medtune.tuning.trainer import SupervisedTrainer
@@ -52,8 +52,11 @@ def fingerprint(recipe: Recipe, run_dir: RunDir) -> str:
     return hash_of(VERSION, parts, limits, data, files)
 
 
-def run(recipe: Recipe, run_dir: RunDir) -> None:
-    """Tune the base on run/data and write run/adapter and run/tuning.json."""
+def run(recipe: Recipe, run_dir: RunDir, watch: Watch | None = None) -> None:
+    """Tune the base on run/data and write run/adapter and run/tuning.json.
+
+    `watch(step, validation_loss)` is told of every evaluation; what it raises ends the tuning, resumable.
+    """
     console = Console(stderr=False)
     mark = fingerprint(recipe, run_dir)
     # transformers would write into the folder of the checkpoints, which goes when tuning is done.
@@ -90,7 +93,7 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
         return [found[i].text for i in range(len(conversations))]
 
     shown = _spread(validation_conversations, recipe.tune.sample_answers)
-    job = Job(run_dir.checkpoints, mark, console, answers)
+    job = Job(run_dir.checkpoints, mark, console, answers, watch)
     started = time.monotonic()
     trainer = train(recipe, model, tokenizer, Split(samples, validation, shown), job)
     best = run_dir.checkpoints / "best"
