@@ -66,7 +66,7 @@ def test_a_taken_port_is_explained():
 
 
 def test_an_unfinished_run_is_refused(run):
-    with pytest.raises(RunDirError, match="medtune run"):
+    with pytest.raises(RunDirError, match="Run: medtune"):
         server.run({"a": (recipe_file.load(run / "recipe.json"), RunDir(run))}, None, Options(port=0))
 
 

@@ -198,21 +198,18 @@ class _EventStream(StreamingResponse):
 
 async def _frames(answer: Answer, chunks: wire.Chunks, ping_seconds: float | None) -> AsyncIterator[str]:
     """Chunks, pings while nothing comes, [DONE]; an error is the last frame."""
-    has_role = False
+    first = _frame(chunks.role())
     try:
-        async for event in answer.events(ping_seconds):
-            if event is None:
+        async for events in answer.batches(ping_seconds):
+            if not events:
                 yield ": ping\n\n"
                 continue
-            if not has_role:
-                yield _frame(chunks.role())
-                has_role = True
-            if event.reply is not None:
-                for chunk in chunks.end(event.reply, _extra(answer, event.reply)):
-                    yield _frame(chunk)
-                yield "data: [DONE]\n\n"
-            elif chunk := chunks.event(event):  # type: ignore[assignment]
-                yield _frame(chunk)
+            frames = [_frame(chunk) for event in events if (chunk := chunks.event(event))]
+            if (reply := events[-1].reply) is not None:
+                frames += [_frame(chunk) for chunk in chunks.end(reply, _extra(answer, reply))]
+                frames.append("data: [DONE]\n\n")
+            yield first + "".join(frames)
+            first = ""
     except ServingError as error:
         yield _frame(error.body)
 

@@ -16,8 +16,9 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -93,11 +94,18 @@ class Answer:
     _task: asyncio.Task[None] | None = None
     _start: float = field(default_factory=time.monotonic)
 
-    async def events(self, idle_seconds: float | None = None) -> AsyncIterator[Event | None]:
+    async def events(self, idle_seconds: float | None = None) -> AsyncGenerator[Event | None, None]:
         """The reply's events; None whenever nothing came for `idle_seconds`. Raises ServingError where it cannot go on.
 
         Leaving the iterator early closes the answer.
         """
+        async with aclosing(self.batches(idle_seconds)) as batches:
+            async for batch in batches:
+                for event in batch or (None,):
+                    yield event
+
+    async def batches(self, idle_seconds: float | None = None) -> AsyncGenerator[list[Event], None]:
+        """As `events`, everything that has come meanwhile at once; an empty list whenever nothing came."""
         try:
             while True:
                 left = self._start + self.seconds - time.monotonic()
@@ -105,15 +113,18 @@ class Answer:
                     raise out_of_time(self.seconds)
                 try:
                     async with asyncio.timeout(left if idle_seconds is None else min(idle_seconds, left)):
-                        item = await self._queue.get()
+                        items = [await self._queue.get()]
                 except TimeoutError:
-                    yield None
+                    yield []
                     continue
-                if item is None:
+                while not self._queue.empty():
+                    items.append(self._queue.get_nowait())
+                if events := [item for item in items if isinstance(item, Event)]:
+                    yield events
+                if isinstance(items[-1], BaseException):
+                    raise items[-1]
+                if items[-1] is None:
                     return
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
         finally:
             self.close()
 
