@@ -1,4 +1,4 @@
-# make demo    set up .venv, run the starter recipe from data to report
+# make demo    set up .venv, tune the embedded model in two ways and compare: a few minutes
 # make test    set up .venv, run the whole test suite
 # make check   ruff, mypy, generated documents
 # make docs    write the generated documents
@@ -14,7 +14,11 @@ FIND_PYTHON = for p in python3.11 python3.12 python3.13 python3; do \
 .PHONY: demo test check docs pin
 
 demo: $(READY)
+	$(BIN)/medtune run recipes/starter-prompt.yaml
 	$(BIN)/medtune run recipes/starter.yaml
+	$(BIN)/medtune compare runs/starter-prompt runs/starter --out runs
+	@echo "Chat:    $(BIN)/medtune chat runs/starter"
+	@echo "Reports: runs/starter/report.html (LoRA), runs/starter-prompt/report.html (prompt tuning)"
 
 test: $(READY)
 	$(BIN)/pytest

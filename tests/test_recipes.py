@@ -10,6 +10,7 @@ from medtune import recipe_file
 FOLDER = Path(__file__).parents[1] / "recipes"
 NAMES = {
     "starter",
+    "starter-prompt",
     "starter-answers",
     "starter-base",
     "dialogpt-large-lora-medquad",
@@ -57,6 +58,7 @@ def test_published_shapes():
     recipes = {path.stem: recipe_file.load(path) for path in RECIPES}
     assert recipes["dialogpt-large-prompt-medquad"].tune.method == "prompt"
     assert recipes["dialogpt-large-lora-medquad"].data == recipes["dialogpt-large-prompt-medquad"].data
+    assert recipes["starter"].data == recipes["starter-prompt"].data, "one test, two methods"
     assert recipes["tinyllama-lora-flashcards"].tune.lora.targets == ("q_proj", "v_proj")
     assert recipes["flan-t5-base-full"].data == recipes["flan-t5-base-qlora"].data
     assert recipes["llama3-8b-qlora-dialogues"].model.quantization == "nf4"

@@ -19,6 +19,7 @@ PUBLISHED = {  # recipe: real file in its layout, real tokenizer of its base
     "flan-t5-base-qlora": ("labelled_answers.csv.gz", "t5-small"),
     "llama3-8b-qlora-dialogues": ("patient_doctor_mts.csv.gz", None),
 }
+STARTERS = {"starter", "starter-prompt", "starter-base", "starter-answers"}  # what they need is here: they just run
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,7 @@ def load(name, *overrides):
 
 
 def test_every_published_recipe_is_rehearsed():
-    assert {path.stem for path in (ROOT / "recipes").glob("*.yaml")} == {*PUBLISHED, "starter"}
+    assert {path.stem for path in (ROOT / "recipes").glob("*.yaml")} == {*PUBLISHED, *STARTERS}
 
 
 @pytest.mark.slow

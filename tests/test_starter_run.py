@@ -14,13 +14,12 @@ from medtune.run_dir import RunDir, read_json
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
-    "model.scratch={layers: 2, width: 32, heads: 2, vocabulary: 600}",
     "model.dtype=float32",  # not `auto`: two runs may time the machine differently
     "model.attention=documents",
     "data.sources.0.limit=60",
-    "data.max_length=192",
+    "data.max_length=128",
     "data.max_truncated=1",
-    "data.split={validation: 0.2, test: 0.2}",
+    "data.split={validation: 0.2, test: 0.2, phrasings: 0.2}",
     "tune.max_steps=24",
     "tune.batch_size=4",
     "tune.evaluations=2",
@@ -59,6 +58,9 @@ def test_one_command_goes_from_data_to_report(finished):
     summary = read_json(folder / "evaluation" / "summary.json")
     assert re.sub(r"\s+", " ", summary["verdict"]["sentence"]) in re.sub(r"\s+", " ", printed)
     assert set(summary["systems"]) == {"random", "nearest", "base", "tuned", "retrieval", "assistant"}
+    assert set(summary["seen"]["systems"]) == set(summary["systems"])
+    assert summary["seen"]["test"]["questions"] == summary["test"]["questions"] == 12
+    assert re.sub(r"\s+", " ", summary["seen"]["sentence"]) in re.sub(r"\s+", " ", printed)
     assert str(folder / "report.html") in printed
     report = (folder / "report.html").read_text()
     assert not re.search(r"(?:src|href)=\"?(?:https?:)?//", report), "the report must open offline"
@@ -118,7 +120,7 @@ def test_killed_while_tuning_the_same_command_goes_on_to_the_same_weights(finish
     assert "data: up to date" in printed
     assert re.search(r"going on from step \d+", printed)
     whole, _ = finished
-    weights = "model.safetensors"
+    weights = "adapter_model.safetensors"
     assert (folder / "adapter" / weights).read_bytes() == (whole / "adapter" / weights).read_bytes()
     losses = [read_json(run / "tuning.json")["best_validation_loss"] for run in (folder, whole)]
     assert losses[0] == losses[1]
