@@ -8,7 +8,7 @@ policy lets no other script run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -40,6 +40,7 @@ def render(
         summary=summary,
         charts=metric_charts(summary["systems"]),
         losses=loss_charts(summary["tuning"]),
+        tuned=tuning_facts(summary["tuning"]),
         lengths=length_chart(summary["data"]),
         answers=answers(records, side_by_side),
         browsing=page.as_json(browsing(records, likeness or {})) if side_by_side else "",
@@ -72,6 +73,41 @@ def loss_charts(tuning: Mapping[str, Any] | None) -> list[Markup]:
     return [
         charts.curves(title, "updates", lines) for title, lines in (("Loss", losses), ("ROUGE-L", samples)) if lines
     ]
+
+
+def tuning_facts(tuning: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """What happened in the tuning, in words."""
+    tuning = tuning or {}
+    facts = [(label, show(tuning[key])) for key, label, show in TUNING if tuning.get(key) is not None]
+    rows = tuning.get("rows", {})
+    return facts + [(label, page.in_count(rows[key])) for key, label in ROWS if rows.get(key) is not None]
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+TUNING: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("method", "method", str),
+    ("parameters_total", "parameters", page.in_count),
+    ("parameters_trainable", "trained parameters", page.in_count),
+    ("steps", "updates", page.in_count),
+    ("epochs", "epochs", page.plain),
+    ("seconds", "training time", page.in_seconds),
+    ("wall_seconds", "time with evaluations", page.in_seconds),
+    ("tokens", "tokens read", page.in_count),
+    ("supervised_tokens", "tokens learnt from", page.in_count),
+    ("tokens_per_second", "tokens per second", page.in_count),
+    ("peak_memory_bytes", "peak memory", page.in_bytes),
+    ("base_validation_loss", "validation loss before", page.number),
+    ("best_validation_loss", "best validation loss", page.number),
+    ("best_step", "reached after updates", page.in_count),
+    ("device", "device", str),
+    ("dtype", "number format", str),
+    ("is_packed", "documents packed without padding", _yes),
+    ("is_fast_loss", "loss computed on answers alone", _yes),
+)
+ROWS = (("used", "conversations used"), ("truncated", "of them cut"), ("dropped", "dropped, nothing to learn"))
 
 
 def length_chart(card: Mapping[str, Any] | None) -> Markup:

@@ -1,7 +1,7 @@
 """What a system costs: latency, throughput, bytes that must be shipped, peak memory.
 
-Covered: one question at a time (latency) and the batched run (tokens/s), measured on this machine.
-Not covered: time to first token, energy, other machines.
+Covered: one question at a time (time to the first token, latency) and the batched run (tokens/s), on this machine.
+Not covered: energy, other machines.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medtune.evaluation.systems import System
+from medtune.evaluation.systems import Answers, System
 from medtune.models.probe import peak_resident_bytes
 from medtune.types import Conversation, Record
 
@@ -21,20 +21,30 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".h5", ".msgpack")
 
 
 def latency(system: System, conversations: Sequence[Conversation]) -> dict[str, float | None]:
-    """Mean and 95th percentile of the seconds from a question to its whole answer, one question at a time.
+    """Seconds from a question to its whole answer (mean, median, 95th percentile) and to its first token (median).
 
-    The first question is asked once more than it is counted, so that what happens only once (caches, compilation) is
-    not.
+    Questions are asked one at a time; the first one once more than it is counted, so that what happens only once
+    (caches, compilation) is not.
     """
-    list(system.answers(conversations[:1], 1))
+    whole, first = _seconds(system.answers, conversations), _seconds(system.first_tokens, conversations)
+    return {
+        "latency_mean_seconds": float(np.mean(whole)) if whole else None,
+        "latency_p50_seconds": float(np.median(whole)) if whole else None,
+        "latency_p95_seconds": float(np.percentile(whole, 95)) if whole else None,
+        "first_token_p50_seconds": float(np.median(first)) if first else None,
+    }
+
+
+def _seconds(answers: Answers | None, conversations: Sequence[Conversation]) -> list[float]:
+    if answers is None or not conversations:
+        return []
+    list(answers(conversations[:1], 1))
     seconds = []
     for conversation in conversations:
         start = time.perf_counter()
-        list(system.answers([conversation], 1))
+        list(answers([conversation], 1))
         seconds.append(time.perf_counter() - start)
-    if not seconds:
-        return {"latency_mean_seconds": None, "latency_p95_seconds": None}
-    return {"latency_mean_seconds": float(np.mean(seconds)), "latency_p95_seconds": float(np.percentile(seconds, 95))}
+    return seconds
 
 
 def tokens_per_second(records: Iterable[Record]) -> float | None:

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
@@ -39,12 +40,14 @@ class System:
     `answers(conversations, batch_size)` sees each conversation's prompt, never its answer, and yields (index,
     completion) in any order. `likelihoods` measures the reference answers; a floor has none. `fingerprint` names
     everything that the answers depend on, so that records of another model are not taken for this one's.
+    `first_tokens` answers with one token, so that the time to it can be taken.
     """
 
     name: str
     fingerprint: str
     answers: Answers
     likelihoods: Likelihoods | None = None
+    first_tokens: Answers | None = None
 
 
 def draw(conversations: Sequence[Conversation], questions: int | None) -> list[Conversation]:
@@ -122,13 +125,14 @@ def model_system(
 ) -> System:
     """A language model as a system; `around` is entered while it computes (the base runs with its adapter disabled)."""
 
-    def answers(conversations: Sequence[Conversation], batch_size: int) -> Iterator[tuple[int, Completion]]:
+    def complete(conversations: Sequence[Conversation], batch_size: int, new: int) -> Iterator[tuple[int, Completion]]:
         prompts = [conversation.prompt for conversation in conversations]
         with around():
-            yield from completer.complete(prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
+            yield from completer.complete(prompts, max_new_tokens=new, batch_size=batch_size)
 
     def likelihoods(conversations: Sequence[Conversation], batch_size: int) -> Iterator[tuple[int, Likelihood]]:
         with around():
             yield from completer.likelihood(conversations, batch_size=batch_size)
 
-    return System(name, hash_of(name, fingerprint, max_new_tokens), answers, likelihoods)
+    answers, first = partial(complete, new=max_new_tokens), partial(complete, new=1)
+    return System(name, hash_of(name, fingerprint, max_new_tokens), answers, likelihoods, first)
