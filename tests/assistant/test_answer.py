@@ -235,7 +235,7 @@ def test_two_languages(make: Make, asked: Sequence[Message]):
     spanish = make({"language": "es"}).reply(asked)
     assert spanish.language == "es"
     assert "No sustituye" in spanish.disclaimer
-    assert spanish.sections[0].heading == "En resumen"
+    assert spanish.sections[0].heading == "En resumen: Asthma"
     for fault in (
         {"scope": Verdict("scope", False, 0.0, "")},
         {"crisis": Verdict("crisis", True, 1.0, "", is_error=True)},

@@ -57,7 +57,7 @@ def answer(
     `engine` None quotes alone. What the engine raises passes through in `generate`; a quoted answer does without it.
     """
     with draft.timed("search"):
-        passages = assistant.passages(query_of(turns))
+        passages = assistant.passages(turns)
     if not passages:
         yield from draft.say_all("notice", draft.wording.fixed("no_source"))
         return
@@ -83,6 +83,7 @@ def _quote(
     sampling: Sampling,
 ) -> Iterator[Event]:
     """The lead in the model's words where they are backed, then what the best passage's document says."""
+    draft.topic = passages[0].title
     document = assistant.neighbours(passages[0]) if passages[0].section in SECTION_OF else passages[:1]
     lead = ""
     if engine is not None:

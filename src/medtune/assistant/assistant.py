@@ -24,6 +24,7 @@ from medtune.assistant import answer
 from medtune.assistant.draft import Draft
 from medtune.assistant.escalation import escalation, number, phone
 from medtune.assistant.grounding import Grounding
+from medtune.assistant.query import find
 from medtune.assistant.wording import Wording, wording
 from medtune.models.engine import Engine, Sampling
 from medtune.recipe_assistant import AssistantSection
@@ -100,9 +101,9 @@ class Assistant:
         yield Event("withheld", withheld=tuple(draft.withheld))
         yield Event("reply", reply=draft.reply())
 
-    def passages(self, query: str) -> tuple[Passage, ...]:
-        """What an answer to `query` may rest on, the best first; none where nothing that was found fits."""
-        hits = self.search(query, self.section.knowledge.passages)
+    def passages(self, turns: Sequence[Message]) -> tuple[Passage, ...]:
+        """What an answer to the last question may rest on, the best first; none where nothing found answers it."""
+        hits = find(self.search, turns, self.section.knowledge.passages)
         return tuple(hit.passage for hit in hits if hit.score >= ANSWERS)
 
     def _steps(self, draft: Draft, turns: Sequence[Message], sampling: Sampling) -> Iterator[Event]:

@@ -33,12 +33,13 @@ T = TypeVar("T")
 
 @dataclass
 class Draft:
-    """Grows while a reply is made; `reply` freezes it."""
+    """Grows while a reply is made; `reply` freezes it. `topic` stands in the heading of the short answer."""
 
     wording: Wording
     disclaimer: str
     disclosure: str
     phone: str = ""
+    topic: str = ""
     urgency: Urgency = "routine"
     verdicts: tuple[Verdict, ...] = ()
     sections: list[ReplySection] = field(default_factory=list)
@@ -82,6 +83,8 @@ class Draft:
     def say(self, section: str, sentence: Sentence) -> Event:
         """One more sentence. A section that is not the last one said opens a new one."""
         heading = self.wording.heading(section)
+        if section == "in_short" and self.topic:
+            heading = f"{heading}: {self.topic}"
         if not self.sections or self.sections[-1].name != section:
             self.sections.append(ReplySection(section, heading, (sentence,)))
             return self._text(f"{heading}\n{sentence.text}" if heading else sentence.text, section)

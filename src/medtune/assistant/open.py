@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from medtune.assistant import guards as guarding
 from medtune.assistant.assistant import Assistant
 from medtune.assistant.grounding import Grounding, Rarity, alike
-from medtune.assistant.query import query_of
+from medtune.assistant.query import find
 from medtune.assistant.words import stem
 from medtune.errors import RunDirError
 from medtune.knowledge import stage as knowledge
@@ -94,7 +95,7 @@ def measured(recipe: Recipe, run_dir: RunDir, names: Sequence[str]) -> Iterator[
 
 def _retrieved(index: Index | None, asked: Sequence[Conversation]) -> Iterator[tuple[int, Completion]]:
     for number, conversation in enumerate(asked):
-        hits = search(index, query_of(conversation.prompt), 1) if index else []
+        hits = find(partial(search, index), conversation.prompt, 1) if index else []
         yield number, Completion(hits[0].passage.text if hits else "")
 
 

@@ -21,8 +21,8 @@ SENTENCES = 6
 """Quoted of passages without sections."""
 TELLING_WORDS = 3
 """Content words that a sentence must have to stand alone as an answer."""
-MARGIN = 0.06
-"""How much nearer to the question than the short answer a sentence must be to come before it."""
+MARGIN = 0.08
+"""How much nearer to the question than the short answer a sentence must be to be added to it."""
 _SECTIONS = dict(zip(LIBRARY_SECTIONS, ("in_short", "details", "what_to_do", "seek_care", "seek_care"), strict=True))
 SECTION_OF = {heading: _SECTIONS[name] for name, (heading, _) in LIBRARY_SECTIONS.items()}
 """The section of a reply that each section of the library belongs to."""
@@ -54,8 +54,9 @@ def quotes(grounding: Grounding, question: str, document: Sequence[Passage], sai
         return [*(replace(q, section="in_short") for q in first), *(q for q in found if q.section == "seek_care")]
     telling = [quote for quote in nearest if len(content(quote.text)) >= TELLING_WORDS]
     if telling and near[telling[0]] > max((near[q] for q in short), default=0.0) + MARGIN:
+        # After what the document says in short, which it may refer to ("it is not caused by sugar").
         found.remove(telling[0])
-        found.insert(0, replace(telling[0], section="in_short"))
+        found.insert(len(short), replace(telling[0], section="in_short"))
     return found
 
 
