@@ -96,11 +96,16 @@ def test_runs_shows_how_far_each_run_has_come(tmp_path):
         run_dir = RunDir(tmp_path / "runs" / name)
         run_dir.finish("data", "f")
         (run_dir.path / "recipe.json").write_text(recipe)
-    (tmp_path / "runs" / "damaged").mkdir()
-    (tmp_path / "runs" / "damaged" / "manifest.json").write_text("{")
+    for age, name in enumerate(("damaged", "first", "second")):
+        path = tmp_path / "runs" / name / "manifest.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(path.read_text() if path.exists() else "{")
+        os.utime(path, (1e9 + age, 1e9 + age))
     shown = medtune("runs", cwd=tmp_path).stdout
-    assert len(re.findall(r"│ (?:first|second) +│ b +│ lora on nf4 +│ done │ -", shown)) == 2
-    assert re.search(r"damaged +│ damaged", shown)
+    assert re.findall(r"│ (first|second) +│ b, lora on nf4 +│ before tune +│ - ", shown) == ["first", "second"]
+    assert re.search(r"damaged +│ +│ damaged", shown)
+    assert shown.index("damaged") < shown.index("first"), "the newest stands last, whatever became of it"
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
