@@ -260,7 +260,10 @@ def test_unseen_phrasings_of_seen_topics_are_a_test_of_their_own(tmp_path):
     assert found["seen"]["test"]["questions"] == len(seen) > 0
     assert found["systems"]["nearest"]["counts"]["asked"] == len(unseen)
     assert found["seen"]["systems"]["nearest"]["counts"]["asked"] == len(seen)
-    assert len((run_dir.evaluation / "records.jsonl").read_text().splitlines()) == 2 * len(unseen | seen)
+    for name, ids in (("records", unseen), ("records_seen", seen)):
+        lines = (run_dir.evaluation / f"{name}.jsonl").read_text().splitlines()
+        assert {json.loads(line)["id"] for line in lines} == ids
+        assert len(lines) == 2 * len(ids)
     rouge = [side["systems"]["nearest"]["metrics"]["rouge_l"]["value"] for side in (found, found["seen"])]
     assert rouge[1] == pytest.approx(1), "another way to ask finds the topic's own answer"
     assert rouge[0] < 1

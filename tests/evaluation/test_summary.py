@@ -182,3 +182,11 @@ def test_no_gap_is_told_where_none_was_measured(record):
     assert "were not compared" in gap(sides(record, nearest=0.2), sides(record, nearest=0.3))
     lone = {"tuned": {"metrics": summary.system_metrics("tuned", [record(1, group="g")], BOOTSTRAP)}}
     assert "too few topics" in gap(lone, lone)
+
+
+def test_the_embedded_model_and_library_are_warned_of():
+    nothing = {"systems": {}, "floors": {}, "test": {"questions": 200, "groups": 200}}
+    assert warnings(nothing, "gpt2", ["rows.csv"]) == []
+    model, library = warnings(nothing, "starter", ["starter"])
+    assert "demonstration model" in model
+    assert "Nobody clinical has reviewed" in library

@@ -1,7 +1,8 @@
 """The evaluation stage: the held-out questions to every system, then records, summary and report.
 
-Writes evaluation/records.jsonl as the answers come, evaluation/summary.json and report.html. Cut off at any moment,
-the same call asks only what is not answered yet. `summary.json`, flat and complete, is all that the report shows:
+Writes evaluation/records.jsonl as the answers come (records_seen.jsonl for the second test), evaluation/summary.json
+and report.html. Cut off at any moment, the same call asks only what is not answered yet. `summary.json`, flat and
+complete, is all that the report shows:
 
   verdict        {sentence, metric, difference, low, high, p, resolvable, direction: helped | none | worse | null}
   warnings       [sentence]
@@ -14,6 +15,8 @@ the same call asks only what is not answered yet. `summary.json`, flat and compl
                  training has, costs apart; null without data.split.phrasings. All else is about unseen topics
   neighbours     {similarity, near | far: {questions, systems: {name: ROUGE-L}, paired}}: questions that resemble a
                  training question, and those that do not
+  neighbours     {similarity, near | far: {questions, systems: {name: ROUGE-L}, paired}}: questions that resemble a
+                 training question, and those that do not
   test           {questions, available, groups, max_new_tokens, batch_size, latency_questions, reference_words}
   prompt_format  {base | tuned: {name, hash, ...}}; the base's names its candidates and their bits per byte
   signatures     {rouge, bleu, chrf, bootstrap}
@@ -24,6 +27,7 @@ the same call asks only what is not answered yet. `summary.json`, flat and compl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -48,6 +52,19 @@ Answerer = tuple[str, str, systems.Answers]
 VERSION = 3  # raise it when the same records give another summary
 
 
+@dataclass(frozen=True)
+class Test:
+    """One set of questions, the file of their records, and what each system answered."""
+
+    questions: Sequence[Conversation]
+    file: RecordFile
+    answered: dict[str, list[Record]] = field(default_factory=dict)
+
+    def ordered(self, recipe: Recipe) -> dict[str, list[Record]]:
+        """The answers in the recipe's order of systems."""
+        return {name: self.answered[name] for name in recipe.evaluate.systems}
+
+
 def fingerprint(recipe: Recipe, run_dir: RunDir) -> str:
     """Changes with what is measured: the evaluation's options, the model, the data and the tuned weights."""
     used = {"assistant"} & set(recipe.evaluate.systems)  # a floor that looks passages up knows the index by its stage
@@ -67,35 +84,40 @@ def run(recipe: Recipe, run_dir: RunDir, others: Callable[[], Iterable[Answerer]
     questions = systems.draw(test, recipe.evaluate.questions)
     test_seen = load_split(run_dir, "test_seen") if recipe.data.split.phrasings else []
     seen = systems.draw(test_seen, recipe.evaluate.questions)
-    everything = [*questions, *seen]
-    checks = self_test([question.answer for question in everything])
+    checks = self_test([question.answer for question in (*questions, *seen)])
     similarity = Similarity(load_encoder(recipe.evaluate.encoder))
-    records = RecordFile(run_dir.evaluation / "records.jsonl", similarity.fingerprint)
+    sets = {"records.jsonl": questions} | ({"records_seen.jsonl": seen} if seen else {})
+    tests = [Test(part, RecordFile(run_dir.evaluation / name, similarity.fingerprint)) for name, part in sets.items()]
     tuning = _tuning(run_dir)
-    answered: dict[str, list[Record]] = {}
     costs: dict[str, dict[str, Any]] = {}
     formats: dict[str, dict[str, Any]] = {}
     for candidate in chain(_everyone(recipe, run_dir), map(_handed_in, _each(others))):
         name = candidate.system.name
         with speed.peak_memory() as peak:
-            ask(candidate.system, everything, records, recipe.evaluate.batch_size)
-        answered[name] = similarity.measure(candidate.system, everything, records)
+            for part in tests:
+                ask(candidate.system, part.questions, part.file, recipe.evaluate.batch_size)
+        for part in tests:
+            part.answered[name] = similarity.measure(candidate.system, part.questions, part.file)
         costs[name] = {
             **speed.latency(candidate.system, questions[: recipe.evaluate.latency_questions]),
-            "tokens_per_second": speed.tokens_per_second(answered[name]),
+            "tokens_per_second": speed.tokens_per_second(tests[0].answered[name]),
             "disk_bytes": speed.disk_bytes(candidate.ships),
             "peak_memory_bytes": peak["bytes"],
             **_parameters(candidate, tuning),
         }
         if candidate.prompt_format:
             formats[name] = candidate.prompt_format
-    records.rewrite()
-    first, second = (_of(recipe, answered, part) for part in (questions, seen))
+    for part in tests:
+        part.file.rewrite()
+    first, *second = (part.ordered(recipe) for part in tests)
     facts = {"test": _test(recipe, test, questions), "prompt_format": formats, "tuning": tuning, "self_test": checks}
     likeness = neighbours.similarity([c for c in load_split(run_dir, "train") if c.question], questions)
     near = dict(zip((question.id for question in questions), likeness.tolist(), strict=True))
     facts["neighbours"] = neighbours.apart(near, first, Bootstrap(recipe.evaluate.resamples, recipe.seed))
-    facts["seen"] = {**_compared(recipe, second), "test": _test(recipe, test_seen, seen)} if seen else None
+    likeness = neighbours.similarity([c for c in load_split(run_dir, "train") if c.question], questions)
+    near = dict(zip((question.id for question in questions), likeness.tolist(), strict=True))
+    facts["neighbours"] = neighbours.apart(near, first, Bootstrap(recipe.evaluate.resamples, recipe.seed))
+    facts["seen"] = {**_compared(recipe, second[0]), "test": _test(recipe, test_seen, seen)} if second else None
     result = summarise(recipe, first, costs, facts, run_dir)
     write_json(run_dir.evaluation / "summary.json", result)
     write_text(run_dir.path / "report.html", report.render(result, first, recipe.evaluate.side_by_side, near))
@@ -116,7 +138,7 @@ def summarise(
     result = {**compared, **facts}
     return {
         "verdict": verdict(compared["paired"], compared["floors"]),
-        "warnings": warnings(result, recipe.model.base),
+        "warnings": warnings(result, recipe.model.base, [source.path for source in recipe.data.sources]),
         **result,
         "signatures": {**overlap.signatures(), "bootstrap": method},
         "recipe": recipe.model_dump(mode="json"),
@@ -139,14 +161,6 @@ def _compared(recipe: Recipe, answered: dict[str, list[Record]]) -> dict[str, An
         if {name, "tuned"} <= set(answered)
     }
     return {"systems": measured, "paired": against.pop("base", {}), "floors": against}
-
-
-def _of(
-    recipe: Recipe, answered: dict[str, list[Record]], questions: Sequence[Conversation]
-) -> dict[str, list[Record]]:
-    """Each system's records of these questions, in the recipe's order."""
-    ids = {question.id for question in questions}
-    return {name: [record for record in answered[name] if record.id in ids] for name in recipe.evaluate.systems}
 
 
 def _everyone(recipe: Recipe, run_dir: RunDir) -> Iterator[Candidate]:

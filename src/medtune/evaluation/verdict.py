@@ -7,7 +7,7 @@ disagree the sentence says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from medtune.evaluation.metrics import PRIMARY
@@ -108,10 +108,11 @@ def _interval(value: Mapping[str, Any]) -> str:
     return "" if value["low"] is None else f" ({value['low']:.3f} to {value['high']:.3f})"
 
 
-def warnings(summary: Mapping[str, Any], base: str) -> list[str]:
-    """What would mislead a reader who sees only the scores; `base` is `model.base`."""
+def warnings(summary: Mapping[str, Any], base: str, sources: Sequence[str] = ()) -> list[str]:
+    """What would mislead a reader who sees only the scores; `base` is `model.base`, `sources` the paths of the data."""
     return [
         *_about_base(base),
+        *_about_sources(sources),
         *_about_test(summary["test"]),
         *_about_systems(summary["systems"]),
         *_about_floors(summary["floors"]),
@@ -121,6 +122,13 @@ def warnings(summary: Mapping[str, Any], base: str) -> list[str]:
 def _about_base(base: str) -> Iterator[str]:
     if base == "scratch":
         yield "The base model was initialised from scratch: this is a demonstration, not a source of medical advice."
+    if base == "starter":
+        yield "The base is medtune's own small demonstration model: it is no source of medical advice."
+
+
+def _about_sources(sources: Sequence[str]) -> Iterator[str]:
+    if "starter" in sources:
+        yield "Nobody clinical has reviewed the library that comes with medtune, whose answers are the references here."
 
 
 def _about_test(test: Mapping[str, Any]) -> Iterator[str]:
