@@ -26,6 +26,7 @@ from medtune.assistant.escalation import escalation, number, phone
 from medtune.assistant.grounding import Grounding
 from medtune.assistant.query import find
 from medtune.assistant.wording import Wording, wording
+from medtune.errors import MedtuneError
 from medtune.models.engine import Engine, Sampling
 from medtune.recipe_assistant import AssistantSection
 from medtune.run_dir import hash_of
@@ -92,8 +93,11 @@ class Assistant:
         with draft.timed("total"):
             try:
                 yield from self._steps(draft, turns, sampling or Sampling(self.section.max_new_tokens))
-            except Exception as error:
-                log.exception("The reply could not be made: %s", type(error).__name__)
+            except MedtuneError as error:
+                log.error("The reply could not be made: %s", error)
+                yield from _broken(draft)
+            except Exception:  # whatever breaks, people get a safe reply and the log the reason
+                log.exception("The reply could not be made.")
                 yield from _broken(draft)
             yield from draft.disclose()
             yield from draft.plain(draft.disclaimer, "disclaimer")
