@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from medtune.commands import chat, guard, knowledge, library, measure, serve
+from medtune.commands import chat, export, guard, knowledge, library, measure, serve
 from medtune.commands.opening import open_recipe
 from medtune.errors import MedtuneError
 
@@ -30,6 +30,7 @@ app.add_typer(knowledge.app)
 app.add_typer(measure.app)
 app.command()(chat.chat)
 app.command()(serve.serve)
+app.command()(export.export)
 app.add_typer(serve.keys_app)
 
 Target = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML), or the folder of a run.")]
