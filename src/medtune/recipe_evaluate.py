@@ -18,8 +18,7 @@ class EvaluateSection(Section):
     systems: tuple[Literal["random", "nearest", "base", "tuned", "retrieval", "assistant"], ...] = Field(
         ("random", "nearest", "base", "tuned"), min_length=1
     )
-    """Who answers: a random training answer, the nearest training question's answer, the base, the tuned model, the
-    best passage of `assistant.knowledge`, the whole assistant."""
+    """A random training answer, the nearest training question's, the base, the tuned, the best passage, the assistant."""
     questions: int | None = Field(850, ge=1)
     """Test questions, drawn evenly over the topics; null takes all. 850 resolve .02 ROUGE-L."""
     max_new_tokens: int = Field(256, ge=1)
