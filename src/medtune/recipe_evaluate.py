@@ -18,7 +18,7 @@ class EvaluateSection(Section):
     systems: tuple[Literal["random", "nearest", "base", "tuned", "retrieval", "assistant"], ...] = Field(
         ("random", "nearest", "base", "tuned"), min_length=1
     )
-    """A random training answer, the nearest training question's, the base, the tuned, the best passage, the assistant."""
+    """A random or the nearest training answer, the base, the tuned, the best passage (retrieval), the assistant."""
     questions: int | None = Field(850, ge=1)
     """Test questions, drawn evenly over the topics; null takes all. 850 resolve .02 ROUGE-L."""
     max_new_tokens: int = Field(256, ge=1)
