@@ -4,6 +4,7 @@ import csv
 import html
 import json
 import random
+import re
 import shutil
 
 import pytest
@@ -122,11 +123,14 @@ def result(run_dir):
     return json.loads((run_dir.evaluation / "summary.json").read_text())
 
 
-def test_four_systems_from_data_to_report(prepared, tmp_path):
+def test_four_systems_from_data_to_report(prepared, tmp_path, capsys):
     recipe, run_dir = tuned(prepared, tmp_path)
     stage.run(recipe, run_dir)
     found = result(run_dir)
     assert list(found["systems"]) == ["random", "nearest", "base", "tuned"]
+    printed = capsys.readouterr().out
+    assert all(re.search(rf"  {name}: 10 questions, .*, ROUGE-L 0\.\d+, \d+ s", printed) for name in found["systems"])
+    assert found["neighbours"]["near"]["questions"] + found["neighbours"]["far"]["questions"] == 10
     for name, system in found["systems"].items():
         assert system["counts"]["asked"] == found["test"]["questions"] == 10, name
         assert sum(system["counts"][status] for status in ("scored", "unanswered", "unparsed", "failed")) == 10

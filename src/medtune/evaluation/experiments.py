@@ -71,7 +71,7 @@ def build(experiments: Sequence[Experiment], baseline: Experiment | None, bootst
         )
     kept = {e.name: [r for r in e.records if (r.id, r.question, r.reference) in shared] for e in everyone}
     rows = [_row(e, kept[e.name], kept[baseline.name] if baseline else None, bootstrap) for e in everyone]
-    best = max(answered, key=lambda e: _primary(kept[e.name]), default=None)
+    best = max(answered, key=lambda e: summary.mean(PRIMARY, kept[e.name]) or 0.0, default=None)
     chosen = list(combinations(answered, 2))
     if len(answered) > MANY:
         chosen = [pair for pair in chosen if best in pair]
@@ -86,11 +86,6 @@ def _shared(everyone: Sequence[Sequence[Record]]) -> set[tuple[str, str, str]]:
     """The questions, with their references, that every experiment was asked."""
     asked = [{(record.id, record.question, record.reference) for record in records} for records in everyone]
     return set.intersection(*asked) if asked else set()
-
-
-def _primary(records: Sequence[Record]) -> float:
-    values = [record.scores[PRIMARY] for record in records if PRIMARY in record.scores]
-    return sum(values) / len(values) if values else 0.0
 
 
 def _difference(first: Sequence[Record], second: Sequence[Record], bootstrap: Bootstrap) -> dict[str, Any]:

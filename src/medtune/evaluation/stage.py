@@ -26,6 +26,7 @@ complete, is all that the report shows:
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -33,10 +34,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from medtune.data.stage import load_split
 from medtune.evaluation import neighbours, overlap, report, speed, summary, systems
 from medtune.evaluation.candidates import Candidate, candidates, folder_hash
+from medtune.evaluation.metrics import PRIMARY
 from medtune.evaluation.runner import SCORING, RecordFile, ask
 from medtune.evaluation.selftest import self_test
 from medtune.evaluation.similarity import Similarity
@@ -49,6 +52,7 @@ from medtune.types import Conversation, Record
 
 Answerer = tuple[str, str, systems.Answers]
 """Name, fingerprint and `System.answers` of a system that is handed in."""
+console = Console(highlight=False)
 VERSION = 3  # raise it when the same records give another summary
 
 
@@ -92,7 +96,7 @@ def run(recipe: Recipe, run_dir: RunDir, others: Callable[[], Iterable[Answerer]
     costs: dict[str, dict[str, Any]] = {}
     formats: dict[str, dict[str, Any]] = {}
     for candidate in chain(_everyone(recipe, run_dir), map(_handed_in, _each(others))):
-        name = candidate.system.name
+        name, start = candidate.system.name, time.monotonic()
         with speed.peak_memory() as peak:
             for part in tests:
                 ask(candidate.system, part.questions, part.file, recipe.evaluate.batch_size)
@@ -105,6 +109,7 @@ def run(recipe: Recipe, run_dir: RunDir, others: Callable[[], Iterable[Answerer]
             "peak_memory_bytes": peak["bytes"],
             **_parameters(candidate, tuning),
         }
+        _tell(name, [record for part in tests for record in part.answered[name]], time.monotonic() - start)
         if candidate.prompt_format:
             formats[name] = candidate.prompt_format
     for part in tests:
@@ -146,6 +151,15 @@ def summarise(
         "chat_template": run_dir.manifest().get("chat_template"),
         "data": _read(run_dir.data / "data_card.json"),
     }
+
+
+def _tell(name: str, records: Sequence[Record], seconds: float) -> None:
+    """A line in the terminal, or in the log file where there is none: how one system's questions ended."""
+    found = summary.counts(records)
+    ends = ", ".join(f"{found[status]} {status}" for status in summary.STATUSES if found[status])
+    score = summary.mean(PRIMARY, records)
+    shown = "" if score is None else f", ROUGE-L {score:.3f}"
+    console.print(f"  {name}: {found['asked']} questions, {ends or 'none answered'}{shown}, {seconds:.0f} s")
 
 
 def _compared(recipe: Recipe, answered: dict[str, list[Record]]) -> dict[str, Any]:

@@ -30,6 +30,12 @@ def counts(records: Sequence[Record]) -> dict[str, int]:
     return {"asked": len(records), **{status: statuses[status] for status in STATUSES}, "likelihood": measured}
 
 
+def mean(score: str, records: Iterable[Record]) -> float | None:
+    """The mean of one score over the records that have it."""
+    values = [record.scores[score] for record in records if score in record.scores]
+    return float(np.mean(values)) if values else None
+
+
 def system_metrics(
     name: str, records: Sequence[Record], bootstrap: Bootstrap, metrics: Iterable[str] = METRICS
 ) -> dict[str, dict[str, float | None] | None]:
