@@ -108,6 +108,7 @@ def test_runs_shows_how_far_each_run_has_come(tmp_path):
     assert max(map(len, shown.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     done = medtune("run", "recipes/starter.yaml", "--out", str(tmp_path))

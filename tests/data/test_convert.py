@@ -246,6 +246,7 @@ def real_conversations(folder: Path, layout: str) -> list[Conversation]:
     return [clean.normalised(conversation) for conversation in found if conversation.answer]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", REAL)
 def test_real_file(layout: str, shared_data: Path) -> None:
     found = real_conversations(shared_data, layout)

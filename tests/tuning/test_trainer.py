@@ -11,6 +11,8 @@ from medtune.models.chat_template import choose
 from medtune.tuning import methods, stage, train
 from medtune.types import Conversation, Message
 
+pytestmark = pytest.mark.slow
+
 
 def prepared(recipe, model, samples, tokenizer):
     torch.manual_seed(0)
