@@ -3,11 +3,11 @@
 MeQSum has real consumer messages, each with an expert's one-line question. MedQuAD's answers are indexed by subject and
 kind of question. Where the expert's line names a MedQuAD subject and asks for kinds that MedQuAD knows, those answers
 are the right ones for the message: grade 1; two thirds for the general article where the kind is missing, one third
-where it is not. Lists of links and tables of percentages lose two and one thirds. Nothing of the search is used.
+where it is not. Lists of links lose two thirds, tables of symptoms one. Nothing of the search is used.
 
 Not covered: people's judgments. An answer under another name of the same subject counts as wrong.
 
-    python tools/search_proxy.py MEDQUAD_XML MEQSUM --out DIR      writes DIR/{fit,held-out}-{queries,judgments}.jsonl
+    python tools/search_proxy.py MEDQUAD_XML MEQSUM --out DIR      writes queries.jsonl and judgments.jsonl
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ NO_SUBJECT = set(
     |hearing aid""".replace("\n    ", "").split("|")
 )
 LONGEST = 9  # words of a subject's name
+FOLDS, HELD_OUT = 5, {3, 4}
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,13 @@ class Query:
     grades: dict[str, float]
 
     @property
-    def half(self) -> int:
-        return int(hashlib.md5(self.id.encode()).hexdigest(), 16) // 10 % 2
+    def fold(self) -> int:
+        return fold_of(self.id)
 
-    @property
-    def part(self) -> str:
-        """Four of ten messages are held out: by a hash of the id."""
-        return "held-out" if int(hashlib.md5(self.id.encode()).hexdigest(), 16) % 10 >= 6 else "fit"
+
+def fold_of(name: str) -> int:
+    """One of five, by a hash of the message's id."""
+    return int(hashlib.md5(name.encode()).hexdigest(), 16) % 10 // 2
 
 
 def read_messages(path: Path) -> list[dict[str, str]]:
@@ -135,7 +136,7 @@ def _grades(entries: Sequence[Entry], kinds: tuple[str, ...]) -> dict[str, float
         else:
             grade = int("information" in kinds)
         if not is_prose(entry.passage.text):
-            grade -= 1 if "%" in entry.passage.text else 2
+            grade -= 1 if entry.kind == "symptoms" else 2
         if grade > 0:
             grades[entry.passage.id] = round(grade / 3, 2)
     return grades
@@ -149,17 +150,12 @@ def main() -> None:
     arguments = parser.parse_args()
     entries = read_entries([KnowledgeSource(path=str(arguments.medquad), layout="medquad_xml")])
     queries = judge(entries, read_messages(arguments.meqsum))
-    for part in ("fit", "held-out"):
-        own = [query for query in queries if query.part == part]
-        write_lines(
-            arguments.out / f"{part}-queries.jsonl",
-            ({"id": q.id, "text": q.message, "question": q.question} for q in own),
-        )
-        write_lines(
-            arguments.out / f"{part}-judgments.jsonl",
-            ({"query": q.id, "passage": name, "grade": grade} for q in own for name, grade in q.grades.items()),
-        )
-        print(f"{part}: {len(own)} messages, {sum(len(q.grades) for q in own)} judgments")
+    write_lines(
+        arguments.out / "queries.jsonl", ({"id": q.id, "text": q.message, "question": q.question} for q in queries)
+    )
+    judged = [{"query": q.id, "passage": name, "grade": grade} for q in queries for name, grade in q.grades.items()]
+    write_lines(arguments.out / "judgments.jsonl", judged)
+    print(f"{len(queries)} messages, {len(judged)} judgments")
 
 
 if __name__ == "__main__":

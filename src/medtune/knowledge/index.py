@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the same passages would give another index."""
 FIELDS = ("names", "questions", "texts")
 ENCODED = ("questions", "texts")
@@ -107,6 +107,19 @@ class Index:
         return own.spread(own.vectors @ vector)
 
     @cached_property
+    def _titles(self) -> NDArray[np.int32]:
+        """The number of each passage's title: the first of its names."""
+        own = self.fields["names"]
+        titles: NDArray[np.int32] = own.keys[own.start[:-1]]
+        return titles
+
+    def by_title(self, scores: Floats) -> Floats:
+        """The best of `scores` (passages,) among the passages under the same title, for each passage."""
+        best = np.full(int(self._titles.max()) + 1, -np.inf, np.float32)
+        np.maximum.at(best, self._titles, scores)
+        return best[self._titles]
+
+    @cached_property
     def _lines(self) -> tuple[mmap.mmap, NDArray[np.int64]]:
         with open(self.folder / "entries.jsonl", "rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.load(self.folder / "offsets.npy")
@@ -126,9 +139,7 @@ class Index:
 
     def related(self, passage: Passage) -> list[Passage]:
         """All passages under the same title of the same source, in the order of the source, itself among them."""
-        own = self.fields["names"]
-        key = own.keys[own.start[self.row_of[passage.id]]]  # the title comes first
-        rows = np.searchsorted(own.start, np.flatnonzero(own.keys == key), side="right") - 1
+        rows = np.flatnonzero(self._titles == self._titles[self.row_of[passage.id]])
         passages = [self.passage(int(row)) for row in rows]
         return [p for p in passages if (p.title, p.source) == (passage.title, passage.source)]
 

@@ -35,8 +35,9 @@ LIBRARY_SECTIONS = {
     "see_doctor": ("When to see a doctor", "see a doctor"),
     "emergency": ("When it is an emergency", "emergency"),
 }
-_PERCENT = re.compile(r"\d ?%")
+_CELL = re.compile(r"\d ?%|\w - (?=[A-Z])")
 _LINK = re.compile(r"https?://|Genetic Testing Registry|MedlinePlus Encyclopedia:|These resources ")
+_TABLE = "The Human Phenotype Ontology provides the following list"
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\"'“(]?[A-Z0-9])")
 
 
@@ -210,9 +211,12 @@ def _name(source: KnowledgeSource) -> str:
 
 
 def is_prose(text: str) -> bool:
-    """False for what answers nobody: MedQuAD's lists of links and its tables of percentages, and the like."""
+    """False for what answers nobody by itself: lists of links and tables of percentages, MedQuAD's above all."""
+    before, has_table, _ = text.partition(_TABLE)
+    if has_table:
+        return len(before.split()) > 40
     length = len(text.split())
-    return len(_PERCENT.findall(text)) <= max(4, length / 25) and len(_LINK.findall(text)) <= max(1, length / 40)
+    return len(_CELL.findall(text)) <= max(3, length / 30) and len(_LINK.findall(text)) <= max(1, length / 40)
 
 
 def cut(text: str, most: int = WORDS) -> list[str]:

@@ -33,7 +33,7 @@ def search(index: Index, text: str, k: int = 10) -> list[Hit]:
     if not found:
         return []
     weights = _weights(index)["rank"]
-    scores = sum((weights[name] * values for name, values in found.items()), np.zeros(len(index), np.float32))
+    scores = sum((weight * found[name] for name, weight in weights.items() if name != "bias"), np.zeros(len(index)))
     if index.encoder is None:
         scores[(found["words"] == 0) & (found["covered"] == 0)] = -np.inf
     best = np.argpartition(-scores, min(k, len(scores) - 1))[:k]
@@ -50,8 +50,8 @@ def features(index: Index, text: str) -> dict[str, Floats]:
 
     `covered`, `opening`: the largest share of one of its names that the message, or its opening, mentions. `mass`:
     the weight of that name's mentioned words (rare words weigh more). `words`: BM25, 1 for the best passage.
-    `question`, `text`: cosine to its nearest question, and to its text. `kind`: log-probability that its kind is asked
-    for. `prose`: 1 unless it is a list of links or a table.
+    `question`, `text`: cosine to its nearest question, and to its text; `subject`: the best `text` under its title.
+    `kind`: log-probability that its kind is asked for. `prose`: 1 unless it is a list of links or a table.
     """
     about = gist(text)
     if not about.text:
@@ -69,7 +69,8 @@ def features(index: Index, text: str) -> dict[str, Floats]:
         "prose": index.is_prose.astype(np.float32),
     }
     if vector is not None:
-        found |= {"question": index.by_meaning("questions", vector), "text": index.by_meaning("texts", vector)}
+        texts = index.by_meaning("texts", vector)
+        found |= {"question": index.by_meaning("questions", vector), "text": texts, "subject": index.by_title(texts)}
     return found
 
 
