@@ -6,8 +6,8 @@ entailment here, so a sentence whose words all stand in a passage but whose rela
 
 The score: of the sentence's content words, weighted by how rare each is, the share that stands in the best two
 neighbouring sentences of one passage (words of its title count as said, and weigh little); with an encoder, the mean of
-that and of the similarity to those sentences, which may not lift it by more than a fifth.
-A number that stands in none of the cited passages, or the opposite of what the best sentence says, sets it to 0.
+that and of the similarity to those sentences, which may lift it by a tenth at most.
+A passage that lacks a number of the sentence, or whose nearest sentence says the opposite, does not support it at all.
 """
 
 from __future__ import annotations
@@ -30,20 +30,22 @@ if TYPE_CHECKING:
 
 ABOUT_WEIGHT = 0.25
 """Weight of a word of the passage's title: it says what a sentence is about, not what the sentence says of it."""
-MEANING_ADDS = 0.2
+MEANING_ADDS = 0.1
 """How far an encoder may lift a score above what the words alone give."""
+LISTED = 4
+"""Words of a part of a sentence up to which a negation before its comma still holds."""
 OVERLAP = 0.5
 """Share of a sentence's words that a passage's sentence must have before their negations are compared."""
 NEGATIONS = frozenset(
-    """no not never none neither nor without cannot cant dont doesnt didnt isnt arent wasnt wont shouldnt wouldnt
-    couldnt hardly rarely nunca jamas sin ningun ninguna tampoco""".split()  # noqa: SIM905
+    """no not never none nothing nobody neither nor without cannot cant dont doesnt didnt isnt arent wasnt wont shouldnt
+    wouldnt couldnt hardly rarely nunca jamas sin ningun ninguna tampoco""".split()  # noqa: SIM905
 )
 OPPOSITES = {
     "safe": "unsafe dangerous harmful",
     "increase raise rise higher high more grow": "decrease lower low less reduce fall shrink",
     "always": "never rarely seldom",
     "common": "rare uncommon",
-    "start begin": "stop avoid quit",
+    "start begin keep continue": "stop avoid quit",
     "hot warm": "cold cool",
     "harmless benign": "malignant",
     "curable": "incurable",
@@ -61,6 +63,9 @@ _OPPOSITE: dict[str, set[str]] = {}
 for _left, _right in [*OPPOSITES.items(), *((right, left) for left, right in OPPOSITES.items())]:
     for _word in _left.split():
         _OPPOSITE.setdefault(stem(_word), set()).update(map(stem, _right.split()))
+_TIMES = {stem(word) for word in ("second", "minute", "hour", "day", "week", "month", "year")}
+for _word in _TIMES:
+    _OPPOSITE.setdefault(_word, set()).update(_TIMES - {_word})
 NUMBER_WORDS = dict(
     pair.split(":")
     for pair in """two:2 three:3 four:4 five:5 six:6 seven:7 eight:8 nine:9 ten:10 eleven:11 twelve:12 fifteen:15
@@ -103,13 +108,13 @@ class Grounding:
 
     def check(self, text: str, passages: Sequence[Passage], threshold: float) -> tuple[Sentence, str]:
         """`text` as a sentence with its support, and why it is unsupported ("" where it is supported)."""
-        found = [(self._support(text, passage), passage) for passage in passages]
-        best = max((score for (score, _), _ in found), default=0.0)
-        backing = [p for (score, fault), p in found if score >= max(threshold, 0.9 * best) and not fault]
+        found = [(*self._support(text, passage), passage) for passage in passages]
+        best = max((score for score, fault, _ in found if not fault), default=0.0)
+        backing = [p for score, fault, p in found if not fault and score >= max(threshold, 0.9 * best)]
         if backing and best > 0:
             return Sentence(text, "supported", tuple(p.id for p in backing), round(best, 3)), ""
-        faults = [fault for (_, fault), _ in found if fault]
-        return Sentence(text, "unsupported", (), round(best, 3)), (faults or ["no passage says this"])[0]
+        nearest = max(found, key=lambda one: one[0], default=(0.0, "", None))
+        return Sentence(text, "unsupported", (), round(best, 3)), nearest[1] or "no passage says this"
 
     def recall(self, words: Sequence[str], text: str, about: frozenset[str] = frozenset()) -> float:
         """Share of `words`, weighted by rarity, that stand in `text` or in `about`, whose words weigh less."""
@@ -119,7 +124,7 @@ class Grounding:
         return sum(w for word, w in weights.items() if word in there or word in about) / total if total else 0.0
 
     def _support(self, text: str, passage: Passage) -> tuple[float, str]:
-        """Score of `text` against one passage, and the contradiction that sets it to 0."""
+        """How far one passage says `text`, and in what it contradicts it ("" where it does not)."""
         words, spans, about = content(text), _spans(passage), _stems(passage.title)
         if not words or not spans:
             return 0.0, ""
@@ -129,8 +134,7 @@ class Grounding:
         if self.encoder is not None:
             one, other = self.encoder.encode([text, spans[at]])
             score = min((score + max(0.0, float(one @ other))) / 2, score + MEANING_ADDS)
-        fault = _missing_number(text, passage) or self._contradiction(text, passage, about)
-        return (0.0, fault) if fault else (score, "")
+        return score, _missing_number(text, passage) or self._contradiction(text, passage, about)
 
     def _contradiction(self, text: str, passage: Passage, about: frozenset[str]) -> str:
         """Where `text` denies what the nearest sentence of the passage says, or says the opposite word."""
@@ -138,14 +142,26 @@ class Grounding:
         near = max(split(passage.text), key=lambda sentence: self.recall(words, sentence))
         if self.recall(words, near) < OVERLAP:
             return ""
-        mine, theirs = _polarities(text), _polarities(near)
-        turned = [word for word in mine if word in theirs and mine[word] != theirs[word]]
-        if turned:
-            return f"a passage says the opposite about {turned[0]}"
-        for word in mine:
-            if word not in theirs and (other := _OPPOSITE.get(word, set()) & set(theirs) - set(mine)):
-                return f"a passage says {min(other)} where this says {word}"
+        return _turned(text, near) or _opposed(text, near)
+
+
+def _turned(text: str, near: str) -> str:
+    """Where one of two sentences denies what the other affirms. What both deny decides, whatever else they hold."""
+    mine, theirs = _polarities(text), _polarities(near)
+    shared = mine.keys() & theirs.keys()
+    if any(mine[word] and theirs[word] for word in shared):
         return ""
+    turned = [word for word in mine if word in shared and mine[word] != theirs[word]]
+    return f"a passage says the opposite about {turned[0]}" if turned else ""
+
+
+def _opposed(text: str, near: str) -> str:
+    """Where two sentences differ in a word and its opposite (more, less), or in a unit of time (days, weeks)."""
+    mine, theirs = ({stem(word) for word in _TOKEN.findall(plain(sentence))} for sentence in (text, near))
+    for word in sorted(mine - theirs):
+        if other := _OPPOSITE.get(word, set()) & theirs - mine:
+            return f"a passage says {min(other)} where this says {word}"
+    return ""
 
 
 def _missing_number(text: str, passage: Passage) -> str:
@@ -171,9 +187,11 @@ def _numbers(text: str) -> frozenset[str]:
 def _polarities(text: str) -> dict[str, bool]:
     """Content words, and whether each stands behind a negation in its own part of the sentence."""
     found: dict[str, bool] = {}
+    is_negated = False
     for clause in _CLAUSE.split(plain(text)):
-        is_negated = False
-        for token in _TOKEN.findall(clause.replace("not only", "")):
+        tokens = _TOKEN.findall(clause.replace("not only", ""))
+        is_negated = is_negated and len(tokens) <= LISTED  # "no food, drink or aspirin"
+        for token in tokens:
             is_negated = is_negated or token.replace("'", "") in NEGATIONS
             for word in content(token):
                 found[word] = is_negated
