@@ -78,8 +78,8 @@ def test_judgments_are_grades_by_query(tmp_path):
 
 
 def test_hits_are_written_a_line_per_query(tmp_path):
-    hit = Hit(Passage("id", "text", "Title", url="https://example.org"), 0.25)
+    hit = Hit(Passage("id", "text", "Title", "Section", url="https://example.org"), 0.25)
     write_hits(tmp_path / "hits.jsonl", {"q": [hit], "r": []})
     lines = [json.loads(line) for line in (tmp_path / "hits.jsonl").read_text().splitlines()]
-    row = {"passage": "id", "score": 0.25, "title": "Title", "url": "https://example.org"}
+    row = {"passage": "id", "score": 0.25, "title": "Title", "section": "Section", "url": "https://example.org"}
     assert lines == [{"query": "q", "hits": [row]}, {"query": "r", "hits": []}]

@@ -8,6 +8,7 @@ import pytest
 from medtune.errors import DataError, RunDirError
 from medtune.knowledge import index as indexing
 from medtune.knowledge.index import build, open_index
+from medtune.knowledge.search import search
 
 
 def test_passages_names_and_questions_come_back(tmp_path, corpus, encoder):
@@ -63,6 +64,14 @@ def test_a_build_that_is_cut_off_leaves_the_earlier_index(tmp_path, corpus, enco
     assert len(index) == len(corpus)
     build(corpus[:5], tmp_path / "index", encoder)
     assert len(open_index(tmp_path / "index", encoder)) == 5
+
+
+def test_an_open_index_survives_a_later_build(tmp_path, corpus, encoder):
+    build(corpus, tmp_path / "index", encoder)
+    index = open_index(tmp_path / "index", encoder)
+    build(corpus[:5], tmp_path / "index", encoder)
+    assert search(index, "treatment of gout", 1)[0].passage.title == "Gout"
+    assert index.related(corpus[1].passage) == [e.passage for e in corpus[:3]]
 
 
 def test_another_encoder_is_refused(tmp_path, corpus, encoder):

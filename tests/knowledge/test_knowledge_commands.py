@@ -95,7 +95,7 @@ def test_build_search_and_evaluate(tmp_path, documents):
     call("search", index, "--queries", queries, "--out", tmp_path / "hits.jsonl", "--encoder", "none")
     lines = [json.loads(line) for line in (tmp_path / "hits.jsonl").read_text().splitlines()]
     assert [line["query"] for line in lines] == ["1", "2"]
-    assert lines[0]["hits"][0].keys() == {"passage", "score", "title", "url"}
+    assert lines[0]["hits"][0].keys() == {"passage", "score", "title", "section", "url"}
     assert lines[1]["hits"] == []
     files = ("--queries", queries, "--judgments", judgments, "--encoder", "none")
     assert "avg@1      3.000" in call("evaluate", index, *files)

@@ -131,14 +131,15 @@ def read_judgments(path: Path) -> dict[str, dict[str, float]]:
 
 
 def write_hits(path: Path, found: Mapping[str, Sequence[Hit]]) -> None:
-    """A line `{"query", "hits": [{"passage", "score", "title", "url"}]}` per query."""
+    """A line `{"query", "hits": [{"passage", "score", "title", "section", "url"}]}` per query."""
     write_lines(path, ({"query": query, "hits": [as_row(hit) for hit in hits]} for query, hits in found.items()))
 
 
 def as_row(hit: Hit) -> dict[str, Any]:
     """What a file of hits says of one."""
     passage = hit.passage
-    return {"passage": passage.id, "score": round(hit.score, 6), "title": passage.title, "url": passage.url}
+    facts = {"title": passage.title, "section": passage.section, "url": passage.url}
+    return {"passage": passage.id, "score": round(hit.score, 6), **facts}
 
 
 def _lines(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:

@@ -208,7 +208,7 @@ def open_index(folder: Path, encoder: Encoder | None) -> Index:
     home = folder / manifest["hash"]
     encoder = encoder if found is not None else None
     try:
-        return Index(
+        index = Index(
             home,
             manifest,
             {name: _read_field(home / name, dense=encoder is not None and name in ENCODED) for name in FIELDS},
@@ -218,6 +218,8 @@ def open_index(folder: Path, encoder: Encoder | None) -> Index:
             np.load(home / "is_prose.npy"),
             encoder,
         )
+        _ = index.names, index.row_of, index._lines  # read now: a later build takes this version's folder away
+        return index
     except (OSError, ValueError) as error:
         raise RunDirError(f"{folder}: the index is damaged ({error}). Delete the folder and build it again.") from error
 
