@@ -32,7 +32,9 @@ _SPELLING = {
     "droopin": "drooping", "drouping": "drooping", "tylonol": "tylenol", "tylenal": "tylenol",
 }  # fmt: skip
 _WORD = re.compile(r"[a-z0-9]+")
-_SPLIT = re.compile(r"[.!?;\n]+(?=\s|$)|,? +but (?!also)|,? and now (?=i|my|he|she|her|his|the|it|we)|[,;:] (?=now )|\n")
+_SPLIT = re.compile(
+    r"[.!?;\n]+(?=\s|$)|,? +but (?!also)|,? and now (?=i|my|he|she|her|his|the|it|we)|[,;:] (?=now )|\n"
+)
 _NOW = re.compile(
     r"\b(?:now|right now|today|tonight|currently|at the moment|this (?:morning|afternoon|evening|week)|just|suddenly|"
     r"again|still|since|(?:min(?:ute)?s?|hours?|hrs?) ago|an hour|last night|yesterday|woke up|keeps?|"
@@ -47,7 +49,7 @@ _PAST = re.compile(
 _ASKING = re.compile(
     r"^\W*(?:hi|hello|hey|please|so|ok|okay|and|dear \w+|just curious|curious|question|quick question|doctor|doc)?\W*(?:can you |could you |please |i(?:'d| would)? (?:like|want|need) to |i (?:just )?(?:was|am|'m) (?:just )?"
     r"(?:wondering|curious)\W*(?:about )?)?(?:tell me |explain |know |understand |learn |describe |list )?(?:more |about |me )*(?:what|what's|whats|which|how|why|when|where|who|is|are|can|could|does|do|did|should|"
-    r"will|would|define|explain|difference|signs|symptoms|causes|treatments?|information|info)\b"
+    r"will|would|define|explain|difference|signs|symptoms|causes|treatments?|information|info)\b(?!')"
 )
 _PERSON = re.compile(
     r"\b(?:i|i'm|i've|my|me|he|he's|she|she's|his|her|him|we|our|husband|wife|mom|mum|dad|mother|father|son|daughter"
@@ -56,7 +58,7 @@ _PERSON = re.compile(
 _UNREAL = re.compile(
     r"\b(?:my (?:novel|story|book|character|screenplay|essay|homework|assignment|thesis|exam|class|professor|teacher)|"
     r"a (?:novel|story|character|movie|film|documentary|tv show|podcast|screenplay|poster|leaflet|presentation|training|quiz|course)|"
-    r"for (?:school|a class|class|a course|my course|nursing school|an exam|a paper)|case study|in the (?:movie|film|book|show|news)|"
+    r"for (?:school|a class|class|a course|my course|nursing school|an exam|a paper)|case study|(?:emt|nursing|board|exam|quiz) (?:exam|question|scenario|paper)|in the (?:movie|film|book|show|news)|"
     r"first[- ]aid (?:course|class|training)|(?:textbook|lecture|article|study|video|documentary|headline)s? (?:says?|said|about|on|that))\b"
 )
 _IF = re.compile(
@@ -64,6 +66,10 @@ _IF = re.compile(
     r"starts?|does|should|would|experiences?|swallows?|shows?|passes|becomes?)|in case|would (?:i|it|you) know|"
     r"how (?:do|would|can|to) (?:i |you |we )?(?:know|tell|recogni[sz]e|spot)|when (?:should|do|would) (?:i|you|we|one) (?:go|call|worry|see|seek)|"
     r"risk of|chances? of|prevent|avoid|could (?:lead|turn|develop)|afraid of|scared of|fear of|worried about (?:having|getting))\b"
+)
+_FEAR = re.compile(
+    r"\b(?:worr\w+|scared|afraid|terrified|paranoid|waiting) (?:that |about |for )?(?:my|i|it|he|she|the)\b(?: \w+){0,2} "
+    r"(?:will|might|could|would|to)\b"
 )
 _DENIAL = re.compile(
     r"\b(?:no|not|n't|never|without|denies|deny|denied|negative for|none of|nor|neither|free of|absence of|instead of|rather than|isn't|doesn't|"
@@ -131,5 +137,8 @@ def _clause(piece: str, start: int, is_fiction: bool) -> Clause:
         start=start,
         past=_PAST.search(piece) is not None and not happens_now,
         asking=asks and not _PERSON.search(piece),
-        unreal=(is_fiction and not _PERSON.search(piece)) or (_IF.search(piece) is not None and not happens_now),
+        unreal=_UNREAL.search(piece) is not None
+        or (is_fiction and not _PERSON.search(piece))
+        or _FEAR.search(piece) is not None
+        or (_IF.search(piece) is not None and not happens_now),
     )

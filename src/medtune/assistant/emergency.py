@@ -72,7 +72,10 @@ def find(text: str) -> Finding:
     reading = clauses.read(text)
     book = rulebook.load(RULES)
     numbers = [value for value in vitals.values(reading.text) if reading.clause_at(value.start).is_told]
-    told = book.told(reading) | {_SIGNS[value.kind] for value in numbers if value.kind in _SIGNS}
+    told = book.told(reading)
+    for value in numbers:
+        if value.kind in _SIGNS:
+            told.setdefault(_SIGNS[value.kind], []).append(value.start)
     rule = book.strongest(told)
     number = max(numbers, key=lambda value: value.weight, default=None)
     weight, kind, reason = 0.0, "", ""

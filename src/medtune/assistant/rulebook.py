@@ -7,7 +7,7 @@ Not covered: the signs themselves (`emergency_rules.yaml`, `crisis_rules.yaml`),
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,10 +16,15 @@ import yaml
 
 from medtune.assistant.clauses import Reading
 
+Told = Mapping[str, Sequence[int]]
+"""Signs that a message says are so, each with the places where it says so."""
+REACH = 300  # characters: in a long message, signs further apart belong to different matters
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`signs` must all be told; of `any_of` at least one, where it is given. `weight` 1 is certain."""
+    """`signs` must all be told; of `any_of` at least one, where it is given; each within `REACH` of the first sign.
+    `weight` 1 is certain."""
 
     kind: str
     weight: float
@@ -27,10 +32,15 @@ class Rule:
     any_of: tuple[str, ...]
     source: str
 
-    def fires(self, told: Collection[str]) -> bool:
-        return all(sign in told for sign in self.signs) and (not self.any_of or any(s in told for s in self.any_of))
+    def fires(self, told: Told) -> bool:
+        first, *others = self.signs
+        return any(
+            all(_near(told, sign, place) for sign in others)
+            and (not self.any_of or any(_near(told, sign, place) for sign in self.any_of))
+            for place in told.get(first, ())
+        )
 
-    def reason(self, told: Collection[str]) -> str:
+    def reason(self, told: Told) -> str:
         return f"{self.kind}: {', '.join([*self.signs, *(sign for sign in self.any_of if sign in told)])}"
 
 
@@ -41,20 +51,23 @@ class Rulebook:
     signs: Mapping[str, re.Pattern[str]]
     rules: tuple[Rule, ...]
 
-    def told(self, reading: Reading) -> set[str]:
-        """The signs that the message says are so."""
-        return {name for name, pattern in self.signs.items() if _is_told(reading, pattern)}
+    def told(self, reading: Reading) -> dict[str, list[int]]:
+        """The signs that the message says are so, with the places where it says so."""
+        found = {name: _places(reading, pattern) for name, pattern in self.signs.items()}
+        return {name: places for name, places in found.items() if places}
 
-    def strongest(self, told: Collection[str]) -> Rule | None:
+    def strongest(self, told: Told) -> Rule | None:
         """The rule of the largest weight that fires; the first of several."""
         return max((rule for rule in self.rules if rule.fires(told)), key=lambda rule: rule.weight, default=None)
 
 
-def _is_told(reading: Reading, pattern: re.Pattern[str]) -> bool:
-    return any(
-        reading.clause_at(match.start()).is_told and not reading.denied(match.start())
-        for match in pattern.finditer(reading.text)
-    )
+def _near(told: Told, sign: str, place: int) -> bool:
+    return any(abs(other - place) <= REACH for other in told.get(sign, ()))
+
+
+def _places(reading: Reading, pattern: re.Pattern[str]) -> list[int]:
+    starts = (match.start() for match in pattern.finditer(reading.text))
+    return [start for start in starts if reading.clause_at(start).is_told and not reading.denied(start)]
 
 
 @cache

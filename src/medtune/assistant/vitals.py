@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_N = r"(\d{1,3}(?:[.,]\d{1,2})?)"
+_N = r"(\d{1,3}(?:[.,]\d{1,2})?)(?!\d|[.,]\d)"
 _GAP = r"(?:[^.!?\n\d]|\.(?=\d)){0,28}?"  # words between a name and its value
 _MONTHS = {"day": 1 / 30, "week": 7 / 30, "month": 1.0, "year": 12.0, "hour": 0.0}
 _NUMBERS = {
@@ -24,15 +24,21 @@ _NUMBERS = {
 }  # fmt: skip
 _COUNT = rf"(\d{{1,4}}|{'|'.join(_NUMBERS)})"
 
-_OXYGEN = re.compile(rf"\b(?:spo2|sp02|o2|sats?|sat(?:uration|ing)?|oxygen|pulse ?ox\w*|oximeter)\b{_GAP}{_N} ?(?:%|percent)?")
+_OXYGEN = re.compile(
+    rf"\b(?:spo2|sp02|o2|sats?|sat(?:uration|ing)?|oxygen|pulse ?ox\w*|oximeter)\b{_GAP}{_N} ?(?:%|percent)?"
+)
 _PRESSURE = re.compile(r"\b(\d{2,3}) ?(?:/|over|by|-)\s?(\d{2,3})\b(?! ?(?:/|-)\d)")
 _PRESSURE_NAMED = re.compile(r"\b(?:bp|b\.p|blood pressure|pressure|cuff|systolic)\b")
-_SYSTOLIC = re.compile(r"\b(?:systolic|top number|bp|blood pressure)\b(?:[^.!?\n\d]){0,20}(\d{2,3})\b(?! ?(?:/|over|\d))")
+_SYSTOLIC = re.compile(
+    r"\b(?:systolic|top number|bp|blood pressure)\b(?:[^.!?\n\d]){0,20}(\d{2,3})\b(?! ?(?:/|over|\d))"
+)
 _PULSE = re.compile(
     rf"\b(?:pulse|heart ?rate|heart ?beat\w*|hr|bpm|heart (?:is |has been |was )?(?:going|racing|beating|at))\b(?!\s*ox){_GAP}(\d{{2,3}})\b(?! ?(?:/|over|%|mg|years?|percent))"
     r"|\b(\d{2,3}) ?(?:bpm|beats)"
 )
-_BREATHS = re.compile(rf"\b(?:respirat\w+|resp rate|rr|breath\w*){_GAP}(\d{{1,3}}) ?(?:times |breaths )?(?:a|per|/|in a|in one) ?min|\b(\d{{2,3}}) breaths (?:a|per) min")
+_BREATHS = re.compile(
+    rf"\b(?:respirat\w+|resp rate|rr|breath\w*){_GAP}(\d{{1,3}}) ?(?:times |breaths )?(?:a|per|/|in a|in one) ?min|\b(\d{{2,3}}) breaths (?:a|per) min"
+)
 _TEMPERATURE = re.compile(
     r"\b(?:temp(?:erature)?s?|fever|thermometer|rectal\w*|reading|running|burning)\b(?:[^.!?\n\d]){0,30}(\d{2,3}(?:[.,]\d)?)"
     r"|\b(\d{2,3}(?:[.,]\d)?) ?(?:°|degrees|deg\b|f\b|c\b|celsius|fahrenheit|temp|fever|rectal)"
@@ -40,10 +46,13 @@ _TEMPERATURE = re.compile(
 _GLUCOSE = re.compile(
     rf"\b(?:sugars?|glucose|bg|bgl|cgm|dexcom|libre|glucometer|meter|finger ?stick)\b{_GAP}{_N}\s?(mmol|mg)?(?!\s?(?:%|grams|g\b|times|years|hours|days|weeks|minutes))"
 )
-_GLUCOSE_HIGH = re.compile(r"\b(?:meter|glucometer|dexcom|libre|cgm|sugar|reading|it)\b[^.!?\n]{0,20}\b(?:says?|reads?|reading|showing|shows?) (?:just )?[\"']?(hi|high|lo)\b")
-_LABS = {
-    "troponin": re.compile(r"\btrop(?:onin)?s?\b[^.!?\n]{0,30}\b(?:high|raised|elevated|positive|up|rising|went up|abnormal|above)\b|\b(?:high|raised|elevated|positive) trop\w*"),
-}
+_GLUCOSE_HIGH = re.compile(
+    r"\b(?:meter|glucometer|dexcom|libre|cgm|sugar|reading|it)\b[^.!?\n]{0,20}\b(?:says?|reads?|reading|showing|shows?) (?:just )?[\"']?(hi|high|lo)\b"
+)
+_TROPONIN = re.compile(
+    r"\btrop(?:onin)?s?\b[^.!?\n]{0,30}\b(?:high|raised|elevated|positive|up|rising|went up|abnormal|above)\b"
+    r"|\b(?:high|raised|elevated|positive) trop\w*"
+)
 _LIMITS: tuple[tuple[str, str, float, float], ...] = (  # name, words for it, below, above: outside is an emergency
     ("potassium", r"potassium|\bk\+", 2.5, 6.4),
     ("sodium", r"sodium", 120, 158),
@@ -57,7 +66,14 @@ _LIMITS: tuple[tuple[str, str, float, float], ...] = (  # name, words for it, be
     ("carboxyhaemoglobin", r"carboxyha?emoglobin|\bcohb", 0, 15),
 )
 _LAB_PATTERNS = tuple(
-    (name, re.compile(rf"(?:{words})\b{_GAP}(\d{{1,3}}(?:[.,]\d{{1,2}})?)(?! ?(?:mg\b|mcg|years|grams|tablets|pills|times|%|weeks|days|meq (?:tab|pill|daily)))"), low, high)
+    (
+        name,
+        re.compile(
+            rf"(?:{words})\b{_GAP}{_N}(?! ?(?:mg\b|mcg|m[ce][gq]|years|grams|tablets|pills|times|%|weeks|days))"
+        ),
+        low,
+        high,
+    )
     for name, words, low, high in _LIMITS
 )
 _AGE = re.compile(rf"\b{_COUNT}[ -]?(hour|day|week|month|year)s?[ -]?(?:old|of age)\b|\b(newborn)\b")
@@ -66,7 +82,9 @@ _SWALLOWED = re.compile(
     r"(?:pills?|tabs?|tablets?|caps(?:ules)?|tylenol|paracetamols?|acetaminophen|ibuprofens?|advils?|aspirins?|panadols?|xanax|benadryls?|gummies|percocets?|oxys?|ambiens?)\b"
 )
 _TOO_MANY = 9
-_AFTER = re.compile(r"\b(?:over|per|every|in|for) (?:the )?(?:last |past )?(?:a |\d+ )?(?:week|month|day|days|weeks|year)s?\b|\b(?:a|per|each) (?:day|week|month)\b")
+_AFTER = re.compile(
+    r"\b(?:over|per|every|in|for) (?:the )?(?:last |past )?(?:a |\d+ )?(?:week|month|day|days|weeks|year)s?\b|\b(?:a|per|each) (?:day|week|month)\b"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +107,7 @@ def age_months(text: str) -> float | None:
 
 def values(text: str) -> Iterator[Value]:
     """The numbers in plain text (`clauses.plain`) that make an emergency or speak for one."""
+    yield from _words(text)
     if not any(c.isdigit() for c in text) and not any(word in text for word in _NUMBERS):
         return
     yield from _oxygen(text)
@@ -160,15 +179,18 @@ def _glucose(text: str) -> Iterator[Value]:
             yield Value("diabetic", 0.9, f"glucose {m[1]}", m.start())
         elif 400 < level <= 1500:
             yield Value("diabetic", 0.8, f"glucose {m[1]}", m.start())
+
+
+def _words(text: str) -> Iterator[Value]:
+    """Values told without a number."""
     if "sugar" in text or "glucose" in text or "diabet" in text or "insulin" in text:
         for m in _GLUCOSE_HIGH.finditer(text):
             yield Value("diabetic", 0.9, f"the meter reads {m[1]}", m.start())
+    for m in _TROPONIN.finditer(text):
+        yield Value("heart attack", 0.9, "troponin raised", m.start())
 
 
 def _laboratory(text: str) -> Iterator[Value]:
-    for name, pattern in _LABS.items():
-        for m in pattern.finditer(text):
-            yield Value("heart attack", 0.9, f"{name} raised", m.start())
     for name, pattern, low, high in _LAB_PATTERNS:
         for m in pattern.finditer(text):
             value = _number(m[1])
