@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 
 _SPELLING = {
     "cant": "can't", "cnt": "can't", "dont": "don't", "wont": "won't", "isnt": "isn't", "doesnt": "doesn't",
@@ -26,7 +27,7 @@ _SPELLING = {
     "throwin": "throwing", "swolen": "swollen", "swollin": "swollen", "sweling": "swelling", "throte": "throat",
     "thoat": "throat", "numbness": "numb", "numbnes": "numb", "hart": "heart", "pian": "pain", "hurtin": "hurting",
     "dizzyness": "dizziness", "dizy": "dizzy", "diziness": "dizziness", "fainted": "fainted", "feinted": "fainted",
-    "passin": "passing", "pasing": "passing", "pased": "passed", "wont": "won't", "babys": "baby's", "wks": "weeks",
+    "passin": "passing", "pasing": "passing", "pased": "passed", "babys": "baby's", "wks": "weeks",
     "wk": "weeks", "mo": "month", "mos": "months", "mths": "months", "yr": "year", "yrs": "years", "yo": "year old",
     "suisidal": "suicidal", "sucidal": "suicidal", "suicidle": "suicidal", "sucide": "suicide", "suiside": "suicide",
     "droopin": "drooping", "drouping": "drooping", "tylonol": "tylenol", "tylenal": "tylenol",
@@ -41,14 +42,22 @@ _NOW = re.compile(
     r"(?:is|are|am|'s|'m) (?:\w+ )?\w+ing)\b"
 )
 _PAST = re.compile(
-    r"\bin (?:the )?(?:19|20)\d\d|\b(?:years?|decades?|months) (?:ago|back|earlier)|\bback in\b|\bused to\b|\b(?:when|as) (?:i|he|she|we)"
-    r" (?:was|were) (?:a |in |young|little|\d)|\blast (?:year|spring|summer|fall|autumn|winter|january|february|march|april|may"
-    r"|june|july|august|september|october|november|december)\b|\b(?:family |past |previous )?history of\b|\bas a (?:child|kid|teenager|baby)\b|\bsurvivor\b|"
-    r"\brecover(?:ed|ing) from\b|\bdied (?:of|from|in)\b|\bpassed away\b|\bpreviously (?:had|diagnosed)\b|\bin my (?:teens|twenties|thirties|20s|30s|40s)\b"
+    r"\bin (?:the )?(?:19|20)\d\d|\b(?:years?|decades?|months) (?:ago|back|earlier)|\bback in\b|\bused to\b"
+    r"|\b(?:when|as) (?:i|he|she|we)"
+    r" (?:was|were) (?:a |in |young|little|\d)|\blast (?:year|spring|summer|fall|autumn|winter|january|february"
+    r"|march|april|may"
+    r"|june|july|august|september|october|november|december)\b|\b(?:family |past |previous )?history of\b"
+    r"|\bas a (?:child|kid|teenager|baby)\b|\bsurvivor\b|"
+    r"\brecover(?:ed|ing) from\b|\bdied (?:of|from|in)\b|\bpassed away\b|\bpreviously (?:had|diagnosed)\b"
+    r"|\bin my (?:teens|twenties|thirties|20s|30s|40s)\b"
 )
 _ASKING = re.compile(
-    r"^\W*(?:hi|hello|hey|please|so|ok|okay|and|dear \w+|just curious|curious|question|quick question|doctor|doc)?\W*(?:can you |could you |please |i(?:'d| would)? (?:like|want|need) to |i (?:just )?(?:was|am|'m) (?:just )?"
-    r"(?:wondering|curious)\W*(?:about )?)?(?:tell me |explain |know |understand |learn |describe |list )?(?:more |about |me )*(?:what|what's|whats|which|how|why|when|where|who|is|are|can|could|does|do|did|should|"
+    r"^\W*(?:hi|hello|hey|please|so|ok|okay|and|dear \w+|just curious|curious|question|quick question|doctor"
+    r"|doc)?\W*(?:can you |could you |please |i(?:'d| would)? (?:like|want|need) to |i (?:just )?(?:was|am"
+    r"|'m) (?:just )?"
+    r"(?:wondering|curious)\W*(?:about )?)?(?:tell me |explain |know |understand |learn |describe "
+    r"|list )?(?:more |about |me )*(?:what|what's|whats|which|how|why|when|where|who|is|are|can|could|does"
+    r"|do|did|should|"
     r"will|would|define|explain|difference|signs|symptoms|causes|treatments?|information|info)\b(?!')"
 )
 _PERSON = re.compile(
@@ -57,23 +66,32 @@ _PERSON = re.compile(
 )
 _UNREAL = re.compile(
     r"\b(?:my (?:novel|story|book|character|screenplay|essay|homework|assignment|thesis|exam|class|professor|teacher)|"
-    r"a (?:novel|story|character|movie|film|documentary|tv show|podcast|screenplay|poster|leaflet|presentation|training|quiz|course)|"
-    r"for (?:school|a class|class|a course|my course|nursing school|an exam|a paper)|case study|(?:emt|nursing|board|exam|quiz) (?:exam|question|scenario|paper)|in the (?:movie|film|book|show|news)|"
-    r"first[- ]aid (?:course|class|training)|(?:textbook|lecture|article|study|video|documentary|headline)s? (?:says?|said|about|on|that))\b"
+    r"a (?:novel|story|character|movie|film|documentary|tv show|podcast|screenplay|poster|leaflet|presentation"
+    r"|training|quiz|course)|"
+    r"for (?:school|a class|class|a course|my course|nursing school|an exam|a paper)|case study|(?:emt|nursing"
+    r"|board|exam|quiz) (?:exam|question|scenario|paper)|in the (?:movie|film|book|show|news)|"
+    r"first[- ]aid (?:course|class|training)|(?:textbook|lecture|article|study|video|documentary"
+    r"|headline)s? (?:says?|said|about|on|that))\b"
 )
 _IF = re.compile(
-    r"\b(?:what if|if (?:i|someone|somebody|a person|you|he|she|my \w+|the \w+|it|they) (?:ever|were|was|had|gets?|has|have|"
+    r"\b(?:what if|if (?:i|someone|somebody|a person|you|he|she|my \w+|the \w+|it|they) (?:ever|were|was|had"
+    r"|gets?|has|have|"
     r"starts?|does|should|would|experiences?|swallows?|shows?|passes|becomes?)|in case|would (?:i|it|you) know|"
-    r"how (?:do|would|can|to) (?:i |you |we )?(?:know|tell|recogni[sz]e|spot)|when (?:should|do|would) (?:i|you|we|one) (?:go|call|worry|see|seek)|"
-    r"risk of|chances? of|prevent|avoid|could (?:lead|turn|develop)|afraid of|scared of|fear of|worried about (?:having|getting))\b"
+    r"how (?:do|would|can|to) (?:i |you |we )?(?:know|tell|recogni[sz]e|spot)|when (?:should|do|would) (?:i|you"
+    r"|we|one) (?:go|call|worry|see|seek)|"
+    r"risk of|chances? of|prevent|avoid|could (?:lead|turn|develop)|afraid of|scared of|fear of"
+    r"|worried about (?:having|getting))\b"
 )
 _FEAR = re.compile(
-    r"\b(?:worr\w+|scared|afraid|terrified|paranoid|waiting) (?:that |about |for )?(?:my|i|it|he|she|the)\b(?: \w+){0,2} "
+    r"\b(?:worr\w+|scared|afraid|terrified|paranoid|waiting) (?:that |about |for )?(?:my|i|it|he|she"
+    r"|the)\b(?: \w+){0,2} "
     r"(?:will|might|could|would|to)\b"
 )
 _DENIAL = re.compile(
-    r"\b(?:no|not|n't|never|without|denies|deny|denied|negative for|none of|nor|neither|free of|absence of|instead of|rather than|isn't|doesn't|"
-    r"don't|didn't|hasn't|haven't|wasn't|aren't|no longer|stopped|ruled out|rule out|rules out|unlike)\b(?:\W+(?!but\b|just\b|only\b|and\b|sure\b|because\b|know\b)[\w'-]+){0,5}\W*$"
+    r"\b(?:no|not|n't|never|without|denies|deny|denied|negative for|none of|nor|neither|free of|absence of"
+    r"|instead of|rather than|isn't|doesn't|"
+    r"don't|didn't|hasn't|haven't|wasn't|aren't|no longer|stopped|ruled out|rule out|rules out"
+    r"|unlike)\b(?:\W+(?!but\b|just\b|only\b|and\b|sure\b|because\b|know\b)[\w'-]+){0,5}\W*$"
 )
 
 
@@ -122,7 +140,7 @@ def read(text: str) -> Reading:
     cuts = [0, *(m.end() for m in _SPLIT.finditer(message)), len(message)]
     is_fiction = _UNREAL.search(message) is not None
     clauses = []
-    for start, end in zip(cuts, cuts[1:], strict=False):
+    for start, end in pairwise(cuts):
         piece = message[start:end]
         if piece.strip() or not message:
             clauses.append(_clause(piece, start, is_fiction))

@@ -1,7 +1,7 @@
 """Does somebody need help now? Rules for what is certain, a classifier for what is told in other words.
 
-Covered: see `emergency_rules.yaml` (signs, rules, sources) and `vitals` (numbers); who and when by `clauses`; every user
-turn alone and the turns together.
+Covered: see `emergency_rules.yaml` (signs, rules, sources) and `vitals` (numbers); who and when by `clauses`; every
+user turn alone and the turns together.
 Not covered: what to say then (`escalation`), people who want to harm themselves (`crisis`), other languages than
 English (there the classifier is alone).
 """

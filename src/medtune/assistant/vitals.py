@@ -4,8 +4,8 @@ Covered: what lay people copy from a meter, a watch or a report, in US and metri
 Not covered: trends, values of children by age (apart from fever in young infants), units other than those below.
 
 Limits: early-warning score NEWS2 (Royal College of Physicians 2017, its three-point bands) for oxygen, pulse, breathing
-and pressure; American Heart Association 2017 for hypertensive crisis; American Diabetes Association Standards of Care for
-glucose; American Academy of Pediatrics 2021 for fever under three months; critical values of hospital laboratories.
+and pressure; American Heart Association 2017 for hypertensive crisis; American Diabetes Association Standards of Care
+for glucose; American Academy of Pediatrics 2021 for fever under three months; critical values of hospital laboratories.
 """
 
 from __future__ import annotations
@@ -33,21 +33,26 @@ _SYSTOLIC = re.compile(
     r"\b(?:systolic|top number|bp|blood pressure)\b(?:[^.!?\n\d]){0,20}(\d{2,3})\b(?! ?(?:/|over|\d))"
 )
 _PULSE = re.compile(
-    rf"\b(?:pulse|heart ?rate|heart ?beat\w*|hr|bpm|heart (?:is |has been |was )?(?:going|racing|beating|at))\b(?!\s*ox){_GAP}(\d{{2,3}})\b(?! ?(?:/|over|%|mg|years?|percent))"
+    rf"\b(?:pulse|heart ?rate|heart ?beat\w*|hr|bpm|heart (?:is |has been |was )?(?:going|racing|beating"
+    rf"|at))\b(?!\s*ox){_GAP}(\d{{2,3}})\b(?! ?(?:/|over|%|mg|years?|percent))"
     r"|\b(\d{2,3}) ?(?:bpm|beats)"
 )
 _BREATHS = re.compile(
-    rf"\b(?:respirat\w+|resp rate|rr|breath\w*){_GAP}(\d{{1,3}}) ?(?:times |breaths )?(?:a|per|/|in a|in one) ?min|\b(\d{{2,3}}) breaths (?:a|per) min"
+    rf"\b(?:respirat\w+|resp rate|rr|breath\w*){_GAP}(\d{{1,3}}) ?(?:times |breaths )?(?:a|per|/|in a"
+    rf"|in one) ?min|\b(\d{{2,3}}) breaths (?:a|per) min"
 )
 _TEMPERATURE = re.compile(
-    r"\b(?:temp(?:erature)?s?|fever|thermometer|rectal\w*|reading|running|burning)\b(?:[^.!?\n\d]){0,30}(\d{2,3}(?:[.,]\d)?)"
+    r"\b(?:temp(?:erature)?s?|fever|thermometer|rectal\w*|reading|running"
+    r"|burning)\b(?:[^.!?\n\d]){0,30}(\d{2,3}(?:[.,]\d)?)"
     r"|\b(\d{2,3}(?:[.,]\d)?) ?(?:°|degrees|deg\b|f\b|c\b|celsius|fahrenheit|temp|fever|rectal)"
 )
 _GLUCOSE = re.compile(
-    rf"\b(?:sugars?|glucose|bg|bgl|cgm|dexcom|libre|glucometer|meter|finger ?stick)\b{_GAP}{_N}\s?(mmol|mg)?(?!\s?(?:%|grams|g\b|times|years|hours|days|weeks|minutes))"
+    rf"\b(?:sugars?|glucose|bg|bgl|cgm|dexcom|libre|glucometer|meter|finger ?stick)\b{_GAP}{_N}\s?(mmol"
+    rf"|mg)?(?!\s?(?:%|grams|g\b|times|years|hours|days|weeks|minutes))"
 )
 _GLUCOSE_HIGH = re.compile(
-    r"\b(?:meter|glucometer|dexcom|libre|cgm|sugar|reading|it)\b[^.!?\n]{0,20}\b(?:says?|reads?|reading|showing|shows?) (?:just )?[\"']?(hi|high|lo)\b"
+    r"\b(?:meter|glucometer|dexcom|libre|cgm|sugar|reading|it)\b[^.!?\n]{0,20}\b(?:says?|reads?|reading|showing"
+    r"|shows?) (?:just )?[\"']?(hi|high|lo)\b"
 )
 _TROPONIN = re.compile(
     r"\btrop(?:onin)?s?\b[^.!?\n]{0,30}\b(?:high|raised|elevated|positive|up|rising|went up|abnormal|above)\b"
@@ -78,12 +83,16 @@ _LAB_PATTERNS = tuple(
 )
 _AGE = re.compile(rf"\b{_COUNT}[ -]?(hour|day|week|month|year)s?[ -]?(?:old|of age)\b|\b(newborn)\b")
 _SWALLOWED = re.compile(
-    rf"\b(?:took|taken|taking|swallow\w*|ate|eaten|drank|downed|popped|ingested|chewed|had)\b[^.!?\n]{{0,25}}?\b{_COUNT}(?: or (?:so|\w+)| plus|ish)? ?(?:of (?:my|his|her|the|them|those) )?(?:[\w-]+ ){{0,3}}?"
-    r"(?:pills?|tabs?|tablets?|caps(?:ules)?|tylenol|paracetamols?|acetaminophen|ibuprofens?|advils?|aspirins?|panadols?|xanax|benadryls?|gummies|percocets?|oxys?|ambiens?)\b"
+    rf"\b(?:took|taken|taking|swallow\w*|ate|eaten|drank|downed|popped|ingested|chewed"
+    rf"|had)\b[^.!?\n]{{0,25}}?\b{_COUNT}(?: or (?:so|\w+)| plus|ish)? ?(?:of (?:my|his|her|the|them"
+    rf"|those) )?(?:[\w-]+ ){{0,3}}?"
+    r"(?:pills?|tabs?|tablets?|caps(?:ules)?|tylenol|paracetamols?|acetaminophen|ibuprofens?|advils?|aspirins?"
+    r"|panadols?|xanax|benadryls?|gummies|percocets?|oxys?|ambiens?)\b"
 )
 _TOO_MANY = 9
 _AFTER = re.compile(
-    r"\b(?:over|per|every|in|for) (?:the )?(?:last |past )?(?:a |\d+ )?(?:week|month|day|days|weeks|year)s?\b|\b(?:a|per|each) (?:day|week|month)\b"
+    r"\b(?:over|per|every|in|for) (?:the )?(?:last |past )?(?:a |\d+ )?(?:week|month|day|days|weeks|year)s?\b"
+    r"|\b(?:a|per|each) (?:day|week|month)\b"
 )
 
 
