@@ -43,15 +43,24 @@ def test_header_says_cost_command_and_expectation(path):
     assert "@" not in header
 
 
-def test_variants_of_the_flashcards_recipe_load():
-    path = FOLDER / "tinyllama-lora-flashcards.yaml"
-    commands = re.findall(r"--out (\S+) \\\n#\s+(.+)", path.read_text())
-    variants = {
-        (r.tune.learning_rate, r.tune.batch_size, r.tune.accumulation)
-        for r in (recipe_file.load(path, overrides.split()) for _, overrides in commands)
-    }
-    assert variants == {(1e-4, 2, 4), (5e-5, 1, 3), (2e-5, 2, 2)}
-    assert len({folder for folder, _ in commands}) == 3
+def test_published_settings_of_the_flashcards_recipe_are_a_sweep():
+    recipe = recipe_file.load(FOLDER / "tinyllama-lora-flashcards.yaml")
+    options = [{k: v for k, v in experiment.items() if k != "name"} for experiment in recipe.sweep.experiments]
+    tunes = [recipe_file.with_options(recipe, each, "test").tune for each in options]
+    assert [(t.learning_rate, t.batch_size, t.accumulation) for t in tunes] == [
+        (1e-4, 2, 4),
+        (5e-5, 1, 3),
+        (2e-5, 2, 2),
+    ]
+
+
+def test_what_is_to_be_compared_names_recipes_that_are_there():
+    commands = {path.stem: re.findall(r"^# Compare +medtune compare (.+)$", path.read_text(), re.M) for path in RECIPES}
+    named = {name: command[0].split() for name, command in commands.items() if command}
+    assert len(named) == 4
+    for name, runs in named.items():
+        assert f"runs/{name}" in runs
+        assert {run.removeprefix("runs/") for run in runs} <= NAMES
 
 
 def test_published_shapes():

@@ -96,6 +96,7 @@ def shrunken(recipe: Recipe, data: Path | None, *, has_real_tokenizer: bool) -> 
     tree["data"]["max_truncated"] = tree["data"]["max_truncated"] if has_real_tokenizer else 1.0
     tune = {"max_steps": 6, "evaluations": 2, "validation_rows": 16, "sample_answers": 1, "report_to": ()}
     tree["tune"] |= {**tune, "batch_size": min(recipe.tune.batch_size, 4), "checkpoint_steps": None}
+    tree["sweep"]["questions"] = 12
     tree["evaluate"] |= {"questions": 12, "max_new_tokens": 24, "latency_questions": 2, "resamples": 200}
     tree["assistant"]["knowledge"]["encoder"] = "none"
     if not torch.cuda.is_available():

@@ -130,6 +130,7 @@ def _training(tuning: Mapping[str, Any] | None) -> dict[str, Any]:
     losses = [entry["loss"] for entry in tuning.get("history", ()) if "loss" in entry]
     tenth = losses[-max(1, len(losses) // 10) :]
     return {
+        **({"epochs": tuning["epochs"]} if "epochs" in tuning else {}),  # as it came, where updates were limited
         "training_loss": sum(tenth) / len(tenth) if tenth else None,
         "validation_loss": tuning.get("best_validation_loss"),
         "parameters_trainable": tuning.get("parameters_trainable"),
@@ -169,15 +170,19 @@ COLUMNS: tuple[Column, ...] = (
     ("peak memory", "peak_memory_bytes", lambda row: page.in_bytes(row["peak_memory_bytes"])),
     ("minutes", "minutes", lambda row: page.number(row["minutes"], "bleu")),
 )
-SHOWN = ("name", "learning_rate", "effective_batch", "validation_loss", "bits_per_byte", PRIMARY, "minutes")
+SHOWN = ("name", "validation_loss", "bits_per_byte", PRIMARY)
 
 
 def show(result: Mapping[str, Any]) -> Table:
     """The table for a terminal: the columns that decide; all of them stand in the page and the CSV."""
     columns = [column for column in COLUMNS if column[1] in SHOWN]
-    table = Table(*(title for title, *_ in columns), "improvement (95 %)")
+    table = Table(*(title for title, *_ in columns), "over the base (95 %)")
     for row in result["rows"]:
-        table.add_row(*(text(row) for *_, text in columns), improvement(row["improvement"]))
+        found = row["improvement"]
+        bounds = f" ({found['low']:+.3f} to {found['high']:+.3f})" if found and found["low"] is not None else ""
+        gain = f"{found['value']:+.3f}{bounds}" if found else "–"
+        table.add_row(*(text(row) for *_, text in columns), gain)
+    table.columns[-1].no_wrap = True
     return table
 
 
