@@ -27,6 +27,7 @@ def build(source: Path, target: Path = TARGET) -> int:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         max_new_tokens=256,
+        repetition_penalty=1.2,
     )
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)

@@ -80,6 +80,9 @@ def test_a_long_message_is_cut_to_opening_and_questions():
 def test_a_short_message_stays_whole_but_for_courtesies():
     assert gist("Dear Sir,\nmy knee hurts. what is it?").text == "my knee hurts. what is it?"
     assert gist("hello").text == "hello"
+    mail = gist("SUBJECT: gout MESSAGE: Hi, I am [NAME]. Does gout run in families?")
+    assert (mail.opening, mail.text) == ("gout", "gout I am . Does gout run in families?")
+    assert gist("Hello Dr, my son has asthma. What helps?").text == "my son has asthma. What helps?"
     assert gist(" ?! ").text == ""
 
 

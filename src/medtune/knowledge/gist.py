@@ -11,15 +11,20 @@ from dataclasses import dataclass
 WORDS = 90
 """Messages up to this length are searched whole: their details help; of longer ones the gist is taken."""
 
-_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+|\b(?:SUBJECT|MESSAGE|Subject|Message):\s*")
+_MASK = re.compile(r"\[[A-Z]{3,}\]")
 _ASKS = re.compile(
     r"\?|^(?:what|how|why|when|where|who|which|is|are|can|could|do|does|should|will|would)\b"
     r"|\b(?:wonder|(?:want|like|need) to know|looking for|information|advi[cs]e|suggest|tell me|treatments?|cure)\b",
     re.IGNORECASE,
 )
-_COURTESY = re.compile(
-    r"clinicaltrials\.gov|^(?:hi|hello|hey|dear|sir|madam|good (?:day|morning|evening|afternoon)|thanks?|thank you|thx"
-    r"|many thanks|regards|sincerely|best regards|greetings)\b(?:\W+\w+){0,5}\W*$",
+_GREETING = re.compile(
+    r"^(?:(?:hi|hello|hey|dear|greetings|good (?:day|morning|evening|afternoon)|sirs?|madam|doctors?|dr|all|everyone"
+    r"|there|team)\b[\s,./!&:-]*)+",
+    re.IGNORECASE,
+)
+_THANKS = re.compile(
+    r"clinicaltrials\.gov|^(?:many )?(?:thanks?|thx|regards|sincerely|(?:best|kind|warm) regards)\b(?:\W+\w+){0,6}\W*$",
     re.IGNORECASE,
 )
 
@@ -34,8 +39,9 @@ class Gist:
 
 def gist(message: str, most: int = WORDS) -> Gist:
     """The gist of `message`, its sentences in their order; at least one sentence of a message that has words."""
-    sentences = [s.strip() for s in _SENTENCE.split(message) if re.search(r"\w", s)]
-    telling = [s for s in sentences if not _COURTESY.search(s)] or sentences
+    sentences = [" ".join(s.split()) for s in _SENTENCE.split(_MASK.sub(" ", message)) if re.search(r"\w", s)]
+    telling = [rest for s in sentences if not _THANKS.search(s) and re.search(r"\w", rest := _GREETING.sub("", s))]
+    telling = telling or sentences
     if not telling:
         return Gist("", "")
     by_worth = sorted(range(len(telling)), key=lambda n: (n > 0, _ASKS.search(telling[n]) is None, n))
