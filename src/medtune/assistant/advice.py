@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from medtune.assistant.scope import TERSE_WORDS
 from medtune.types import Message, Verdict
 
 _ENDINGS = (
@@ -43,7 +44,8 @@ _NAMES = (
 )  # fmt: skip
 _MEDICINE = re.compile(rf"\b(?:{_ENDINGS}|{_NAMES})\b", re.I)
 _DOSE = re.compile(
-    r"\b(?:how (?:much|many|often|frequently)\b.{0,60}\b(?:take|give|use|inject|drink|mg|ml|pills?|tablets?|drops"
+    r"\b(?:how much \w+\W*$|how (?:much|many|often|frequently)\b.{0,60}\b(?:take|give|use|inject|drink|mg|ml|pills?"
+    r"|tablets?|drops"
     r"|puffs|units|dose|safe)|"
     r"(?:what|which|right|correct|safe|maximum|max|usual|recommended|normal|starting|missed|double|extra|another"
     r"|increase|lower|"
@@ -122,7 +124,9 @@ def verdict(messages: Sequence[Message]) -> Verdict:
     turns = [message.content for message in messages if message.role == "user" and message.content.strip()]
     if not turns:
         raise ValueError("no user turn to look at")
-    kind = _kind(turns[-1]) or (_kind("\n".join(turns[-3:])) if len(turns[-1].split()) <= 12 else "")
+    kind = _kind(turns[-1])
+    if len(turns[-1].split()) <= TERSE_WORDS and (_MEDICINE.search(turns[-1]) or _DOSE.search(turns[-1])):
+        kind = _kind("\n".join(turns[-3:])) or kind
     if not kind:
         return Verdict("advice", False, 0.0, "no individual advice asked for")
     lacking = missing("\n".join(turns), kind)

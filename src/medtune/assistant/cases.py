@@ -1,7 +1,7 @@
 """Messages with labels: the written examples that ship, files of a user, and the public files for training.
 
-Covered: JSON lines with `text` or `messages`, an `id`, and any of the labels `emergency`, `crisis`, `in_scope`; the
-public files that training reads beside the written examples.
+Covered: JSON lines with `text` or `messages`, an `id`, and any of the labels `emergency`, `crisis`, `in_scope`,
+`injection`; the public files that training reads beside the written examples.
 Not covered: scoring (`guard_report`), fitting (`training`).
 """
 
@@ -20,7 +20,7 @@ from medtune.errors import DataError
 from medtune.types import Message, Role
 
 EXAMPLES = Path(__file__).parent / "examples"
-LABELS = {"emergency": "emergency", "crisis": "crisis", "in_scope": "scope"}
+LABELS = {"emergency": "emergency", "crisis": "crisis", "in_scope": "scope", "injection": "injection"}
 """Label of a line, and the guard it is about."""
 
 _ROLES = tuple(role for role in get_args(Role) if role != "text")

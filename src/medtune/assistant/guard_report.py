@@ -22,6 +22,9 @@ from medtune.errors import DataError
 from medtune.run_dir import write_lines
 from medtune.types import Verdict
 
+WRITTEN = ("emergency", "crisis", "in_scope")
+"""What `medtune guard check` writes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Share:
@@ -108,7 +111,7 @@ def auroc(true: Sequence[float], false: Sequence[float]) -> Share:
 def write_verdicts(path: Path, cases: Sequence[Case], found: Sequence[Mapping[str, Verdict]]) -> None:
     """One line per case: its id, and for each label `{"verdict", "score", "reason"}`; `error` marks a broken guard."""
     rows = [
-        {"id": case.id} | {label: _plain(by_guard[guard]) for label, guard in LABELS.items()}
+        {"id": case.id} | {label: _plain(by_guard[LABELS[label]]) for label in WRITTEN}
         for case, by_guard in zip(cases, found, strict=True)
     ]
     write_lines(path, rows)

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 WEIGHTS = HERE / "weights"
-TRAINED = ("emergency", "crisis", "scope")
-NAMES = (*TRAINED, "injection", "advice")
+TRAINED = ("emergency", "crisis", "scope", "injection")
+NAMES = (*TRAINED, "advice")
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def check(guards: Guards, messages: Sequence[Message]) -> dict[str, Verdict]:
         "emergency": lambda: emergency.verdict(messages, scores.of("emergency"), guards.thresholds["emergency"]),
         "crisis": lambda: crisis.verdict(messages, scores.of("crisis"), guards.thresholds["crisis"]),
         "scope": lambda: scope.verdict(messages, scores.of("scope"), guards.thresholds["scope"]),
-        "injection": lambda: injection.verdict(messages),
+        "injection": lambda: injection.verdict(messages, scores.of("injection"), guards.thresholds["injection"]),
         "advice": lambda: advice.verdict(messages),
     }
     return {name: _closed(name, guards.broken.get(name, ""), run) for name, run in checks.items()}
@@ -124,6 +124,7 @@ def _hash(weights: Path) -> str:
     """Over the weights, the fixed texts and the rules: sixteen hexadecimal digits."""
     code = [HERE / f"{name}.py" for name in (*NAMES, "guards", "classifier", "clauses", "rulebook", "vitals")]
     digest = hashlib.sha256()
-    for path in sorted([*weights.glob("*.safetensors"), *HERE.glob("*.yaml"), *HERE.glob("texts/*.yaml"), *code]):
+    read = [*weights.glob("*.safetensors"), *HERE.glob("*.yaml"), *HERE.glob("texts/*.yaml"), *code]
+    for path in sorted(read, key=lambda path: path.name):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -1,19 +1,17 @@
 """Instructions inside user text or passages: seen, and without effect.
 
-Covered: English and Spanish attempts to replace the rules, the role, the format, the guards or the sources, or to read
-the hidden text; forged role markers and chat tokens; spaced-out and invisible letters; `neutralise` for passages, which
-are data whatever they say.
+Covered: a classifier for all wordings, and the rules of injection_rules.yaml for what is certain: attempts to replace
+the instructions, the role, the format, the guards or the sources, or to read the hidden text; forged role markers and
+chat tokens; spaced-out and invisible letters; `neutralise` for passages, which are data whatever they say.
 Not covered: making a model immune. That nothing changes is the assistant's shape: guards run outside the model, on
 the user's words; sources come from the index; sections and fixed texts from code.
-
-The rules stand in injection_rules.yaml.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,7 +22,7 @@ from medtune.types import Message, Verdict
 
 RULES = Path(__file__).parent / "injection_rules.yaml"
 PASSAGE_CHARACTERS = 4_000
-_NONE = 0.02
+_TURNS = 8
 
 # Tokens of chat templates and role lines: no passage and no question needs them.
 _TOKENS = re.compile(
@@ -73,14 +71,25 @@ def rules() -> tuple[Rule, ...]:
     return tuple(Rule(row["kind"], row["score"], re.compile(filled(row["pattern"]), re.M)) for row in given["rules"])
 
 
-def verdict(messages: Sequence[Message]) -> Verdict:
-    """Fires where a user turn holds an instruction to the assistant about itself; the surest find of all turns "
-    "counts."""
-    turns = [message.content for message in messages if message.role == "user"]
-    kind, score, words = max((find(turn) for turn in turns), key=lambda found: found[1], default=("", _NONE, ""))
-    if not kind:
+def verdict(messages: Sequence[Message], score_of: Callable[[str], float], threshold: float) -> Verdict:
+    """Fires where a user turn holds an instruction to the assistant about itself; the surest of the last turns counts.
+
+    `score_of` scores one text; a rule adds its own certainty. Raises ValueError without a user turn.
+    """
+    turns = [message.content for message in messages if message.role == "user" and message.content.strip()]
+    if not turns:
+        raise ValueError("no user turn to look at")
+    found = [(find(turn), score_of(turn)) for turn in turns[-_TURNS:]]
+    (kind, sure, words), learnt = max(found, key=lambda pair: _both(pair[0][1], pair[1]))
+    score = _both(sure, learnt)
+    if score < threshold:
         return Verdict("injection", False, score, "no instruction to the assistant found")
-    return Verdict("injection", True, score, f"instruction to the assistant: {words}", kind)
+    reason = f"instruction to the assistant: {words}" if words else "worded like an instruction to the assistant"
+    return Verdict("injection", True, score, reason, kind or "other")
+
+
+def _both(sure: float, learnt: float) -> float:
+    return 1 - (1 - sure) * (1 - learnt)
 
 
 def find(text: str) -> tuple[str, float, str]:
@@ -88,7 +97,7 @@ def find(text: str) -> tuple[str, float, str]:
     plain = _plain(text)
     if found := _TOKENS.search(plain) or _FORGED.search(plain):
         return "markers", 0.99, found.group().strip()
-    best = ("", _NONE, "")
+    best = ("", 0.0, "")
     for rule in rules():
         if rule.score > best[1] and (found := rule.pattern.search(plain)):
             sentence = re.split(r"[.!?\n]", plain[: found.start() + 1])[-1]
@@ -100,7 +109,7 @@ def find(text: str) -> tuple[str, float, str]:
 def _plain(text: str) -> str:
     """Lower case; compatibility forms folded; invisible characters dropped; "i g n o r e" joined."""
     visible = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
-    joined = re.sub(r"\b(?:\w[ .*_-]){4,}\w\b", lambda match: re.sub(r"[ .*_-]", "", match.group()), visible)
+    joined = re.sub(r"\b(?:\w[ .*_-]+){4,}\w\b", lambda match: re.sub(r"[ .*_-]+", "", match.group()), visible)
     return re.sub(r"[ \t]+", " ", joined.replace("’", "'")).lower()
 
 

@@ -1,4 +1,4 @@
-"""`medtune guard train`: the heads of emergency, crisis and scope from written examples and public data.
+"""`medtune guard train`: the heads of emergency, crisis, scope and injection from written examples and public data.
 
 Covered: the examples that ship, a folder with the public files, out-of-fold scores, the mix of words and vectors,
 thresholds, everything deterministic.
@@ -14,7 +14,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -24,7 +24,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from medtune.assistant import cases, classifier, crisis, emergency, scope
+from medtune.assistant import cases, classifier, crisis, emergency, injection, scope
 from medtune.assistant.classifier import Array, Classifier, sigmoid
 from medtune.errors import DataError
 from medtune.types import Message
@@ -95,7 +95,7 @@ def fit(name: str, examples: Sequence[Example], limits: Sequence[Limit], encoder
 
 def _verdict_scores(name: str, examples: Sequence[Example], scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """What the whole guard, rules included, makes of each example's held-out score: what the threshold cuts."""
-    verdict = {"emergency": emergency.verdict, "crisis": crisis.verdict, "scope": scope.verdict}[name]
+    verdict = {"emergency": emergency, "crisis": crisis, "scope": scope, "injection": injection}[name].verdict
 
     def scored(text: str, score: float) -> float:
         return verdict((Message("user", text),), lambda _: score, 0.5).score
@@ -165,6 +165,7 @@ def _sha256(examples: Sequence[Example]) -> str:
 LIMITS = {
     "scope": (Limit("patients", True, 0.01), Limit("written", True, 0.1), Limit("written", False, 0.04)),
     "emergency": (Limit("written", True, 0.05), Limit("written", False, 0.05), Limit("patients", False, 0.01)),
+    "injection": (Limit("written", True, 0.1), Limit("written", False, 0.05), Limit("patients", False, 0.005)),
     "crisis": (Limit("written", True, 0.05), Limit("written", False, 0.05), Limit("patients", False, 0.005)),
 }
 
@@ -173,7 +174,7 @@ def run(data: Path, out: Path | None = None) -> None:
     """Fit and store all heads, and print what was read and what was reached on held-out folds."""
     from rich.console import Console
 
-    from medtune.assistant.guards import WEIGHTS
+    from medtune.assistant.guards import TRAINED, WEIGHTS
     from medtune.models.encoder import load_encoder
 
     console = Console(highlight=False, soft_wrap=True)
@@ -181,7 +182,8 @@ def run(data: Path, out: Path | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     console.print(f"written examples: {cases.EXAMPLES}\npublic files: {data.resolve()}", markup=False)
     encoder = load_encoder("auto")
-    for name, read in (("scope", scope_examples), ("emergency", alarm_examples), ("crisis", alarm_examples)):
+    for name in TRAINED:
+        read = scope_examples if name == "scope" else alarm_examples
         with console.status(f"fitting {name}"):
             head = fit(name, read(name, data), LIMITS[name], encoder)
         path = classifier.save(head, folder)
@@ -216,13 +218,20 @@ def scope_examples(name: str, data: Path) -> list[Example]:
 
 def alarm_examples(name: str, data: Path) -> list[Example]:
     """What was written for the alarm `name`; patients' messages and what is not about health, as everyday life."""
-    everyday = [Example(c.text, False, "general", 0.5) for c in _written("scope") if not c.labels["in_scope"]]
+    told = yaml.safe_load((cases.EXAMPLES / "everyday_alarms.yaml").read_text(encoding="utf-8"))
+    alarms, unclear = told.get(name, ()), told["unclear"]
+    asked = [Example(message, question in alarms, "patients", 0.5, question) for message, question in cases.patients(data)]
+    asked += [replace(e, label=e.text in alarms) for e in library_questions(False)]
     return [
-        *(Example(c.text, c.labels[name], "written") for c in _written(name)),
-        *(Example(message, False, "patients", 0.5, question) for message, question in cases.patients(data)),
-        *library_questions(False),
-        *everyday,
+        *(Example(_told(c), c.labels[name], "written") for c in _written(name)),
+        *(e for e in asked if e.group not in unclear and e.text not in unclear),
+        *(Example(c.text, False, "general", 0.5) for c in _written("scope") if not c.labels["in_scope"]),
     ]
+
+
+def _told(case: cases.Case) -> str:
+    """All that the user said, as the alarms also read it."""
+    return "\n".join(message.content for message in case.messages if message.role == "user")
 
 
 def framed() -> list[Example]:

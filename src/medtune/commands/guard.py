@@ -21,7 +21,7 @@ def train(
     data: Annotated[Path, typer.Option(help="Folder with the public files MeQSum, MTS-Dialog and MedQuAD.")],
     out: Annotated[Path | None, typer.Option(help="Where the weights go. [default: medtune's own]")] = None,
 ) -> None:
-    """Rebuild the heads of emergency, crisis and scope from the examples that ship and a folder of public files."""
+    """Rebuild the guards' heads from the examples that ship and a folder of public files."""
     from medtune.assistant import training
 
     training.run(data, out)
@@ -33,7 +33,7 @@ def evaluate(
     encoder: EncoderName = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Sensitivity, specificity and AUROC on lines labelled `emergency`, `crisis` or `in_scope`, and every miss."""
+    """Sensitivity, specificity and AUROC on lines labelled `emergency`, `crisis`, `in_scope` or `injection`, and every miss."""
     from medtune.assistant import cases, guard_report
 
     given = cases.read(file)
