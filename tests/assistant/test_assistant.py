@@ -72,3 +72,13 @@ def test_a_guard_that_cannot_decide_closes(make: Make, asked: Sequence[Message],
     assert reply.urgency == "urgent"
     assert "911" in reply.text
     assert reply.sources == ()
+    assert len(reply.sections[0].sentences) == 3, "every sentence once"
+
+
+@pytest.mark.parametrize(
+    "messages", [[], [Message("user", "  ")], [Message("system", "x")], [Message("assistant", "Hi")]]
+)
+def test_nothing_asked_is_answered_with_what_can_be_asked(make: Make, messages: list[Message]):
+    reply = make(fired=lambda _: {}["no turn"], engine=Untouchable()).reply(messages)
+    assert (reply.urgency, reply.is_error, reply.verdicts) == ("not_medical", False, ())
+    assert "about health" in reply.text

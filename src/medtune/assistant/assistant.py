@@ -111,6 +111,10 @@ class Assistant:
         return tuple(hit.passage for hit in hits if hit.score >= ANSWERS)
 
     def _steps(self, draft: Draft, turns: Sequence[Message], sampling: Sampling) -> Iterator[Event]:
+        if not turns:
+            yield from draft.disclose()
+            yield from _turned_away(draft)
+            return
         with draft.timed("guards"):
             verdicts = self.check(turns)
         draft.verdicts = tuple(verdicts.values())
@@ -129,8 +133,7 @@ class Assistant:
             yield from _broken(draft)
             return
         if not verdicts["scope"].verdict:
-            draft.urgency = "not_medical"
-            yield from draft.say_all("notice", draft.wording.fixed("out_of_scope"))
+            yield from _turned_away(draft)
             return
         yield from self._notices(draft, verdicts)
         # A conversation that tries to instruct the assistant is answered from the passages' own words alone.
@@ -148,20 +151,27 @@ class Assistant:
             yield from draft.say_all("notice", draft.wording.fixed("advice", advice.kind))
 
 
+def _turned_away(draft: Draft) -> Iterator[Event]:
+    """The reply to what is no question about health: what can be asked instead."""
+    draft.urgency = "not_medical"
+    yield from draft.say_all("notice", draft.wording.fixed("out_of_scope"))
+
+
 def _broken(draft: Draft) -> Iterator[Event]:
     """The safe reply where something failed: nothing generated, the emergency number, whom else to ask."""
     draft.is_error, draft.finish_reason = True, "error"
     draft.urgency = "urgent" if draft.urgency == "routine" else draft.urgency
     if draft.urgency != "emergency":
         yield from draft.disclose()
-    yield from draft.say_all("notice", draft.wording.fixed("cut_off" if draft.sections else "broken"))
+    words = draft.wording.fixed("broken")
     if draft.sections:
-        yield from draft.say_all("notice", draft.wording.fixed("broken")[1:])
+        words = (*draft.wording.fixed("cut_off"), *words[1:])
+    yield from draft.say_all("notice", words)
 
 
 def _conversation(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The user's and the assistant's turns, up to the user's last one."""
-    turns = [message for message in messages if message.role in ("user", "assistant")]
+    """The user's and the assistant's turns that say something, up to the user's last one."""
+    turns = [m for m in messages if m.role in ("user", "assistant") and m.content.strip()]
     while turns and turns[-1].role != "user":
         turns.pop()
     return tuple(turns)

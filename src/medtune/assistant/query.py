@@ -45,6 +45,10 @@ def query_of(messages: Sequence[Message]) -> str:
     query = asked[-1] if asked else ""
     for earlier in reversed(asked[-1 - TURNS : -1]):
         query = f"{earlier}\n{query}"
-        if len(content(earlier)) > 1 and not _OPENS.search(plain(earlier)) and not _POINTS_BACK.search(plain(earlier)):
+        if (
+            len(content(earlier)) > FEW
+            and not _OPENS.search(plain(earlier))
+            and not _POINTS_BACK.search(plain(earlier))
+        ):
             break
     return query
