@@ -108,19 +108,18 @@
     const wanted = search.value.trim().toLowerCase();
     const found = items
       .filter(filters[filter.value])
-      .filter((item) => !wanted || item.search.includes(wanted))
+      .filter((item) => !wanted || textOf(item).includes(wanted))
       .sort(orders[order.value]);
     list.replaceChildren(...found.slice(0, limit).map(card));
     count.textContent = `${Math.min(limit, found.length)} of ${found.length} questions`;
     more.hidden = limit >= found.length;
   };
+  const textOf = (item) =>
+    [item.question, item.reference, ...[...visible].map((name) => item.answers[name]?.text ?? "")].join("\n").toLowerCase();
   const restart = () => {
     limit = STEP;
     draw();
   };
-  for (const item of items) {
-    item.search = [item.question, item.reference, ...Object.values(item.answers).map((a) => a.text)].join("\n").toLowerCase();
-  }
   search.addEventListener("input", restart);
   filter.addEventListener("change", restart);
   order.addEventListener("change", restart);
