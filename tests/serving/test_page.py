@@ -275,6 +275,26 @@ def test_by_keyboard_alone(page):
     assert page.evaluate("document.activeElement.matches('.feedback input')")
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(make_page, scheme):
+    axe = pytest.importorskip("axe_core_python.base", reason="axe-core-python is not installed").AXE_SCRIPT
+    page = make_page(color_scheme=scheme, bypass_csp=True)
+    page.evaluate(axe)
+
+    def serious() -> list[str]:
+        found = page.evaluate("axe.run()")["violations"]
+        return [f"{v['id']}: {v['nodes'][0]['html'][:200]}" for v in found if v["impact"] in ("serious", "critical")]
+
+    assert serious() == []
+    ask(page, "Why am I tired?")
+    page.get_by_role("button", name="Bad answer").click()
+    ask(page, "I have chest pain", 2)
+    assert serious() == []
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#ask-both").wait_for()
+    assert serious() == []
+
+
 def test_in_spanish(make_page):
     page = make_page("/es/")
     assert page.evaluate("document.documentElement.lang") == "es"

@@ -176,9 +176,10 @@ async def metrics(service: Serving, _: Annotated[str, _owner("metrics")]) -> Res
 @nothing.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE"])
 async def missing(request: Request, path: str) -> None:
     """What no route takes: the page, which is mounted at the root, must not answer for the API."""
-    for route in request.app.routes:
-        if route.matches({**request.scope, "path_params": {}})[0] is Match.PARTIAL:
-            raise HTTPException(405, f"{request.method} is not allowed on /v1/{path[:100]}.")
+    routes = (r for r in v1.routes if r.matches({**request.scope, "path_params": {}})[0] is Match.PARTIAL)
+    if allowed := sorted({method for route in routes for method in getattr(route, "methods", ())}):
+        message = f"{request.method} is not allowed on /v1/{path[:100]}."
+        raise HTTPException(405, message, {"Allow": ", ".join(allowed)})
     raise HTTPException(404, f"There is nothing at /v1/{path[:100]}.")
 
 
