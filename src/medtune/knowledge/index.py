@@ -197,7 +197,9 @@ def open_index(folder: Path, encoder: Encoder | None) -> Index:
     """
     manifest = _old(folder)
     if manifest is None:
-        raise RunDirError(f"{folder}: there is no index. Build it: medtune knowledge build RECIPE --out {folder}")
+        raise RunDirError(
+            f"{folder}: there is no index of this version. Build it: medtune knowledge build RECIPE --out {folder}"
+        )
     found, wanted = manifest["encoder"], _describe(encoder)
     if found is not None and wanted is not None and found["fingerprint"] != wanted["fingerprint"]:
         raise RunDirError(

@@ -5,6 +5,7 @@ Not covered: reading sources (`passages`), the index (`index`), searching (`sear
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,10 +29,14 @@ def folder(run_dir: RunDir) -> Path:
 
 
 def fingerprint(recipe: Recipe, run_dir: RunDir) -> str:
-    """Changes when the sources, their files, or the encoder change."""
+    """Changes when the sources, their files, or the encoder change (for `auto`: also when it is installed)."""
+    from medtune.models.encoder import PACKAGE
+
     del run_dir
     section = recipe.assistant.knowledge
-    return hash_of(indexing.VERSION, section.model_dump(include={"sources", "encoder"}), source_files(section.sources))
+    is_installed = section.encoder == "auto" and importlib.util.find_spec(PACKAGE) is not None
+    options = section.model_dump(include={"sources", "encoder"})
+    return hash_of(indexing.VERSION, options, is_installed, source_files(section.sources))
 
 
 def run(recipe: Recipe, run_dir: RunDir) -> None:
@@ -41,6 +46,7 @@ def run(recipe: Recipe, run_dir: RunDir) -> None:
     """
     section = recipe.assistant.knowledge
     if not section.sources:
+        folder(run_dir).mkdir(parents=True, exist_ok=True)  # the stage is done: its folder is there
         run_dir.update_manifest(knowledge=None)
         return
     manifest = build_section(section, folder(run_dir))
