@@ -57,6 +57,7 @@ def test_unsupported_sentences_are_dropped(make: Make, asked: Sequence[Message],
     assert text not in reply.text
     assert [held.text for held in reply.withheld] == [text]
     assert sections(reply)["in_short"] == TRUE
+    assert reply.text.count(TRUE) == 1, "a model that turns in circles is quoted once"
 
 
 def test_or_marked_as_the_recipe_says_and_never_streamed_unmarked(make: Make, asked: Sequence[Message]):

@@ -118,8 +118,9 @@ def _lead(
     said = 0
     try:
         with closing(_written(assistant, draft, messages, engine, sampling, passages)) as sentences:
-            for sentence in sentences:
-                if sentence.support == "unsupported":
+            for sentence, why in sentences:
+                if why:
+                    draft.withhold(sentence.text, why)
                     return
                 yield _cited(draft, "in_short", sentence, passages)
                 said += 1
@@ -141,12 +142,13 @@ def _generate(
     sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, assistant.section.max_new_tokens))
     messages = _prompt("generate", turns, passages, engine, sampling)
     said = 0
-    for sentence in _written(assistant, draft, messages, engine, sampling, passages):
-        if sentence.support == "unsupported" and assistant.section.unsupported == "drop":
+    for sentence, why in _written(assistant, draft, messages, engine, sampling, passages):
+        if why and assistant.section.unsupported == "drop":
+            draft.withhold(sentence.text, why)
             continue
-        marked = sentence if sentence.support == "supported" else _marked(draft, sentence)
+        marked = _marked(draft, sentence) if why else sentence
         yield _cited(draft, "details" if said else "in_short", marked, passages)
-        said += sentence.support == "supported"
+        said += not why
     draft.finish_reason = draft.completion.finish_reason if draft.completion else "stop"
     if not said:
         yield from _quote(assistant, draft, turns, passages, None, sampling)
@@ -165,9 +167,9 @@ def _written(
     engine: Engine,
     sampling: Sampling,
     passages: Sequence[Passage],
-) -> Generator[Sentence, None, None]:
-    """Generated sentences as they become whole, with their support; those without are noted as withheld."""
-    splitter, threshold, pieces = Splitter(), assistant.section.support, 0
+) -> Generator[tuple[Sentence, str], None, None]:
+    """Generated sentences as they become whole, each with why it is unsupported ("" where it is supported)."""
+    splitter, threshold, pieces, seen = Splitter(), assistant.section.support, 0, set[str]()
     draft.completion = Completion("", prompt_tokens=engine.count(messages))
     with closing(engine.stream(messages, sampling)) as stream:
         for piece in draft.timing("generation", stream):
@@ -179,12 +181,13 @@ def _written(
                 whole += rest if piece.completion.finish_reason == "stop" else []
                 for text in rest if piece.completion.finish_reason != "stop" else ():
                     draft.withhold(text, "cut off")
-            for text in (text for text in whole if not text.endswith(":")):  # a heading that the model has learned
+            for text in whole:
+                if text.endswith(":") or text in seen:  # a heading that the model has learned, or it turns in circles
+                    continue
+                seen.add(text)
                 with draft.timed("grounding"):
-                    sentence, why = assistant.grounding.check(text, passages, threshold)
-                if why and assistant.section.unsupported == "drop":
-                    draft.withhold(text, why)
-                yield sentence
+                    checked = assistant.grounding.check(text, passages, threshold)
+                yield checked
 
 
 def _marked(draft: Draft, sentence: Sentence) -> Sentence:
