@@ -5,20 +5,33 @@ Not covered: the rest of the recipe (`recipe`). Validation checks; it never edit
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medtune.recipe_section import Section
+
+SystemName = Literal["random", "nearest", "base", "tuned", "retrieval", "assistant"]
+
+
+class Endpoint(Section):
+    """A model behind an OpenAI-compatible URL, measured beside the tuned one; the key comes from MEDTUNE_ENGINE_KEY."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """What the system is called in the report."""
+    url: str = Field(min_length=1)
+    """Where the server listens, as http://localhost:8000/v1; the test questions are sent there."""
+    model: str = Field(min_length=1)
+    """Name of the model at that server."""
 
 
 class EvaluateSection(Section):
     """What is measured on the held-out test split."""
 
-    systems: tuple[Literal["random", "nearest", "base", "tuned", "retrieval", "assistant"], ...] = Field(
-        ("random", "nearest", "base", "tuned"), min_length=1
-    )
+    systems: tuple[SystemName, ...] = Field(("random", "nearest", "base", "tuned"), min_length=1)
     """A random or the nearest training answer, the base, the tuned, the best passage (retrieval), the assistant."""
+    endpoints: tuple[Endpoint, ...] = ()
+    """Models behind a URL (vLLM, llama.cpp, Ollama, a hosted one) that answer the same questions."""
     questions: int | None = Field(850, ge=1)
     """Test questions, drawn evenly over the topics; null takes all. 850 resolve .02 ROUGE-L."""
     max_new_tokens: int = Field(256, ge=1)
@@ -33,3 +46,11 @@ class EvaluateSection(Section):
     """Bootstrap resamples for the 95 % intervals, and as many random swaps for the p values."""
     side_by_side: int = Field(20, ge=0)
     """Questions shown in the report with the reference and the answers of base and tuned."""
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> EvaluateSection:
+        names = [*get_args(SystemName), *(endpoint.name for endpoint in self.endpoints)]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise ValueError(f"evaluate.endpoints: the name {twice} stands for another system. Choose another name.")
+        return self

@@ -157,6 +157,7 @@ def test_all_answers_stand_in_the_page_as_data(record):
     assert "answer-data" not in page(record, shown=0)[1]
 
 
+@pytest.mark.slow
 def test_the_script_shows_answers_as_text_and_filters_them(record, tmp_path):
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:

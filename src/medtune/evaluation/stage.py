@@ -10,7 +10,7 @@ complete, is all that the report shows:
                          metrics: {metric: {value, low, high, questions} | null}, cost: {...}}}
   paired         {metric: {value, low, high, p, p_holm, resolvable, before, after, questions, direction} | null},
                  tuned - base; {} without both
-  floors         {floor: the same for tuned - floor}
+  floors, others {system: the same for tuned - system}; others are those handed in and behind a URL
   seen           {sentence, systems, paired, floors, test}: the same for the second test, other phrasings of topics that
                  training has, costs apart; null without data.split.phrasings. All else is about unseen topics
   neighbours     {similarity, near | far: {questions, systems: {name: ROUGE-L}, paired}}: questions that resemble a
@@ -39,6 +39,7 @@ from rich.console import Console
 from medtune.data.stage import load_split
 from medtune.evaluation import neighbours, overlap, report, speed, summary, systems
 from medtune.evaluation.candidates import Candidate, candidates, folder_hash
+from medtune.evaluation.endpoints import endpoints
 from medtune.evaluation.metrics import PRIMARY
 from medtune.evaluation.runner import SCORING, RecordFile, ask
 from medtune.evaluation.selftest import self_test
@@ -66,7 +67,8 @@ class Test:
 
     def ordered(self, recipe: Recipe) -> dict[str, list[Record]]:
         """The answers in the recipe's order of systems."""
-        return {name: self.answered[name] for name in recipe.evaluate.systems}
+        named = (*recipe.evaluate.systems, *(endpoint.name for endpoint in recipe.evaluate.endpoints))
+        return {name: self.answered[name] for name in named}
 
 
 def fingerprint(recipe: Recipe, run_dir: RunDir) -> str:
@@ -95,7 +97,7 @@ def run(recipe: Recipe, run_dir: RunDir, others: Callable[[], Iterable[Answerer]
     tuning = _tuning(run_dir)
     costs: dict[str, dict[str, Any]] = {}
     formats: dict[str, dict[str, Any]] = {}
-    for candidate in chain(_everyone(recipe, run_dir), map(_handed_in, _each(others))):
+    for candidate in chain(_everyone(recipe, run_dir), map(_handed_in, _each(others)), endpoints(recipe)):
         name, start = candidate.system.name, time.monotonic()
         with speed.peak_memory() as peak:
             for part in tests:
@@ -116,9 +118,6 @@ def run(recipe: Recipe, run_dir: RunDir, others: Callable[[], Iterable[Answerer]
         part.file.rewrite()
     first, *second = (part.ordered(recipe) for part in tests)
     facts = {"test": _test(recipe, test, questions), "prompt_format": formats, "tuning": tuning, "self_test": checks}
-    likeness = neighbours.similarity([c for c in load_split(run_dir, "train") if c.question], questions)
-    near = dict(zip((question.id for question in questions), likeness.tolist(), strict=True))
-    facts["neighbours"] = neighbours.apart(near, first, Bootstrap(recipe.evaluate.resamples, recipe.seed))
     likeness = neighbours.similarity([c for c in load_split(run_dir, "train") if c.question], questions)
     near = dict(zip((question.id for question in questions), likeness.tolist(), strict=True))
     facts["neighbours"] = neighbours.apart(near, first, Bootstrap(recipe.evaluate.resamples, recipe.seed))
@@ -163,18 +162,20 @@ def _tell(name: str, records: Sequence[Record], seconds: float) -> None:
 
 
 def _compared(recipe: Recipe, answered: dict[str, list[Record]]) -> dict[str, Any]:
-    """The systems, `paired` and `floors` of one test, without costs."""
+    """The systems, `paired`, `floors` and `others` of one test, without costs."""
     bootstrap = Bootstrap(recipe.evaluate.resamples, recipe.seed)
     measured = {
         name: {"counts": summary.counts(records), "metrics": summary.system_metrics(name, records, bootstrap)}
         for name, records in answered.items()
     }
+    tuned = answered.get("tuned")
     against = {
-        name: summary.paired(answered[name], answered["tuned"], bootstrap)
-        for name in ("base", *systems.FLOORS)
-        if {name, "tuned"} <= set(answered)
+        name: summary.paired(records, tuned, bootstrap)
+        for name, records in answered.items()
+        if tuned is not None and name != "tuned"
     }
-    return {"systems": measured, "paired": against.pop("base", {}), "floors": against}
+    paired, floors = against.pop("base", {}), {n: against.pop(n) for n in systems.FLOORS if n in against}
+    return {"systems": measured, "paired": paired, "floors": floors, "others": against}
 
 
 def _everyone(recipe: Recipe, run_dir: RunDir) -> Iterator[Candidate]:
