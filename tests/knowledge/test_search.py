@@ -7,7 +7,7 @@ from medtune.knowledge.index import build, open_index
 from medtune.knowledge.kinds import CUES, cues
 from medtune.knowledge.names import names_of
 from medtune.knowledge.passages import read_entries
-from medtune.knowledge.search import features, search
+from medtune.knowledge.search import all_weights, features, search
 from medtune.knowledge.words import words
 from medtune.models.encoder import load_encoder
 from medtune.recipe_assistant import KnowledgeSource
@@ -122,3 +122,22 @@ def test_the_starter_library_answers_its_own_kind_of_question(tmp_path):
     hits = [search(index, f"please tell me about {e.names[1].lower()}", 3) for e in entries[::10] if len(e.names) > 1]
     right = [e.passage.id in [h.passage.id for h in hit] for e, hit in zip(entries[::10], hits, strict=False)]
     assert sum(right) >= 0.9 * len(right)
+
+
+def test_the_weights_fit_the_features(tmp_path, corpus, encoder):
+    weights = all_weights()
+    build(corpus, tmp_path / "index", encoder)
+    for name, own in (("rank", encoder), ("rank_by_words", None)):
+        found = features(open_index(tmp_path / "index", own), "treatment of gout")
+        assert weights[name].keys() == found.keys() | {"bias"}
+    assert weights["cues"].keys() == weights["kinds"].keys() == CUES.keys()
+    assert {len(row) for row in weights["cues"].values()} == {1 + 2 * len(CUES)}
+    assert {len(row) for row in weights["kinds"].values()} == {1 + 2 * len(CUES) + 384}
+
+
+def test_another_encoder_than_the_fitted_one_goes_by_cues(tmp_path, corpus, encoder):
+    build(corpus, tmp_path / "index", encoder)
+    index = open_index(tmp_path / "index", encoder)
+    assert all_weights()["encoder"] != encoder.fingerprint
+    kinds = dict(zip([e.kind for e in corpus], features(index, "how is asthma treated")["kind"], strict=True))
+    assert kinds["treatment"] > kinds["inheritance"]

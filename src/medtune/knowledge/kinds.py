@@ -40,7 +40,7 @@ _PATTERNS = [re.compile(pattern, re.IGNORECASE) for pattern in CUES.values()]
 RARE = 0.002
 """The least probability of a kind: nothing is ruled out."""
 UNTOLD = 0.3
-"""Probability for a passage whose source does not say what kind of question it answers."""
+"""Probability for a passage whose source does not say, in MedQuAD's words, what kind of question it answers."""
 
 
 def cues(gist: Gist) -> list[float]:

@@ -32,7 +32,7 @@ def search(index: Index, text: str, k: int = 10) -> list[Hit]:
     found = features(index, text)
     if not found:
         return []
-    weights = _weights(index)["rank"]
+    weights = all_weights()["rank" if index.encoder else "rank_by_words"]
     scores = sum((weight * found[name] for name, weight in weights.items() if name != "bias"), np.zeros(len(index)))
     if index.encoder is None:
         scores[(found["words"] == 0) & (found["covered"] == 0)] = -np.inf
@@ -75,18 +75,13 @@ def features(index: Index, text: str) -> dict[str, Floats]:
 
 
 def _kinds(index: Index, about: Gist, vector: Floats | None) -> Floats:
-    weights = _weights(index)
+    weights = all_weights()
     is_trained = vector is not None and weights["encoder"] == index.manifest["encoder"]["fingerprint"]
     probabilities = kind_probabilities(
         about, vector if is_trained else None, weights["kinds" if is_trained else "cues"]
     )
-    logs = [math.log(max(probabilities.get(name, UNTOLD if not name else RARE), RARE)) for name in index.kind_names]
+    logs = [math.log(max(probabilities.get(name, UNTOLD), RARE)) for name in index.kind_names]
     return np.array(logs, np.float32)[index.kinds]
-
-
-def _weights(index: Index) -> dict[str, Any]:
-    weights = all_weights()
-    return weights | {"rank": weights["rank" if index.encoder else "rank_by_words"]}
 
 
 @cache
