@@ -55,7 +55,7 @@ def mount(app: FastAPI, service: Service, access: Access, language: str) -> None
 def build(service: Service, access: Access, shown: Texts, default: str) -> gr.Blocks:
     """One language's page. Nothing is sent to Gradio's makers."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    with gr.Blocks(title=shown["title"], fill_width=True, analytics_enabled=False) as page:
+    with gr.Blocks(title=shown["title"], analytics_enabled=False) as page:
         others = {texts(code)["name"]: "./" if code == default else f"/{code}" for code in languages()}
         gr.HTML(render.header(shown, others), js_on_load="", elem_classes="medtune")
         with gr.Tabs():

@@ -52,7 +52,7 @@ class Chat:
         """Lay out the tab and bind its events."""
         t, runs = self.texts, list(self.service.served)
         self.kept = gr.BrowserState(None, storage_key="medtune-conversation", secret="medtune")
-        self.model = gr.Dropdown(runs, value=runs[0], label=t["run"], visible=len(runs) > 1, elem_classes="narrow")
+        self.model = gr.Dropdown(runs, value=runs[0], label=t["run"], visible=len(runs) > 1)
         self.log = gr.HTML(render.start(t), js_on_load=SCRIPT, elem_classes="medtune", elem_id="log")
         self.live = gr.HTML("", js_on_load=SCRIPT, elem_classes="medtune", elem_id="live")
         self.status = gr.HTML(self._said(""), js_on_load="", elem_classes="medtune")
