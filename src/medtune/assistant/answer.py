@@ -94,6 +94,8 @@ def _quote(
     said = "\n".join(message.content for message in turns if message.role == "assistant")
     with draft.timed("quoting"):
         found = quotes(assistant.grounding, turns[-1].content, document, said)
+    if not found and not lead:
+        yield from draft.say_all("notice", draft.wording.fixed("no_source"))
     for quote in found:
         if quote.section == "in_short" and lead and assistant.grounding.recall(content(quote.text), lead) > SAID:
             continue

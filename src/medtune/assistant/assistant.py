@@ -34,7 +34,7 @@ from medtune.types import Event, Hit, Message, Passage, Reply, Verdict
 
 log = logging.getLogger(__name__)
 
-NEAR = 0.5
+NEAR = 0.3
 """Share of the emergency threshold from which a message that does not reach it is treated as urgent."""
 ANSWERS = 0.05
 """Least probability of answering, as the search gives it, from which a passage is used. On the starter library this

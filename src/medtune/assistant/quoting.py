@@ -23,6 +23,8 @@ TELLING_WORDS = 3
 """Content words that a sentence must have to stand alone as an answer."""
 MARGIN = 0.08
 """How much nearer to the question than the short answer a sentence must be to be added to it."""
+NEAR = 0.28
+"""Least nearness of a sentence that is quoted in answer to a further question."""
 _SECTIONS = dict(zip(LIBRARY_SECTIONS, ("in_short", "details", "what_to_do", "seek_care", "seek_care"), strict=True))
 SECTION_OF = {heading: _SECTIONS[name] for name, (heading, _) in LIBRARY_SECTIONS.items()}
 """The section of a reply that each section of the library belongs to."""
@@ -40,19 +42,18 @@ class Quote:
 def quotes(grounding: Grounding, question: str, document: Sequence[Passage], said: str) -> list[Quote]:
     """What to quote of a document; `said` is what earlier replies of the conversation hold.
 
-    Of a document quoted before, the two sentences nearest to the question and when to seek care.
+    Of a document quoted before, up to two sentences that are near to the question, and when to seek care; nothing where
+    none is near.
     """
     sectioned = [p for p in document if p.section in SECTION_OF]
     if not sectioned:
         return _excerpt(grounding, question, document[0])
     found = [Quote(SECTION_OF[p.section], p, text) for p in sectioned for text in split(p.text)]
     short = [quote for quote in found if quote.section == "in_short"]
-    near = dict(zip(found, nearness(grounding, question, found), strict=True))
-    nearest = sorted(found, key=lambda quote: -near[quote])
     if short and all(quote.text in said for quote in short):
-        first = [quote for quote in nearest if quote.section not in ("in_short", "seek_care")][:2]
-        return [*(replace(q, section="in_short") for q in first), *(q for q in found if q.section == "seek_care")]
-    telling = [quote for quote in nearest if len(content(quote.text)) >= TELLING_WORDS]
+        return _more(grounding, question, found)
+    near = _nearness(grounding, question, found, titled=True)
+    telling = [q for q in sorted(found, key=lambda q: -near[q]) if len(content(q.text)) >= TELLING_WORDS]
     if telling and near[telling[0]] > max((near[q] for q in short), default=0.0) + MARGIN:
         # After what the document says in short, which it may refer to ("it is not caused by sugar").
         found.remove(telling[0])
@@ -60,14 +61,24 @@ def quotes(grounding: Grounding, question: str, document: Sequence[Passage], sai
     return found
 
 
-def nearness(grounding: Grounding, question: str, found: Sequence[Quote]) -> list[float]:
-    """How near each sentence, read under its title, is to the question: cosine, or the share of its words."""
+def _more(grounding: Grounding, question: str, found: list[Quote]) -> list[Quote]:
+    """What a document that was quoted before says about a further question."""
+    rest = [quote for quote in found if quote.section not in ("in_short", "seek_care")]
+    near = _nearness(grounding, question, rest, titled=False)
+    first = [quote for quote in sorted(rest, key=lambda q: -near[q])[:2] if near[quote] >= NEAR]
+    care = [quote for quote in found if quote.section == "seek_care"]
+    return [replace(quote, section="in_short") for quote in first] + (care if first else [])
+
+
+def _nearness(grounding: Grounding, question: str, found: Sequence[Quote], *, titled: bool) -> dict[Quote, float]:
+    """How near each sentence, read under its title or alone, is to the question: cosine, or the share of its words."""
     if grounding.encoder is None:
         asked = content(question)
-        return [grounding.recall(asked, quote.text, frozenset(content(quote.passage.title))) for quote in found]
-    vectors = grounding.encoder.encode([question, *(f"{quote.passage.title}: {quote.text}" for quote in found)])
-    scores: list[float] = (vectors[1:] @ vectors[0]).astype(float).tolist()
-    return scores
+        titles = (frozenset(content(quote.passage.title)) if titled else frozenset[str]() for quote in found)
+        return {q: grounding.recall(asked, q.text, title) for q, title in zip(found, titles, strict=True)}
+    texts = [f"{quote.passage.title}: {quote.text}" if titled else quote.text for quote in found]
+    vectors = grounding.encoder.encode([question, *texts])
+    return dict(zip(found, (vectors[1:] @ vectors[0]).astype(float).tolist(), strict=True))
 
 
 def _excerpt(grounding: Grounding, question: str, passage: Passage) -> list[Quote]:

@@ -51,7 +51,7 @@ def chat(assistant: Assistant, name: str, console: Console, ask: Callable[[str],
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - importing it is what gives input() its history
     ask = ask or console.input
-    console.print(f"[bold]{escape(name)}[/]  [dim]/help shows the commands[/]\n")
+    console.print(f"[bold]{escape(name)}[/]  [dim]/help shows the commands[/]\n", highlight=False)
     messages: list[Message] = []
     last: Reply | None = None
     while True:
@@ -101,7 +101,10 @@ def show(events: Iterable[Event], console: Console) -> Reply:
     assert reply is not None
     style = STYLES[reply.urgency]
     note = f"{len(reply.withheld)} sentence(s) withheld, " if reply.withheld else ""
-    console.print(f"\n[{style}]{reply.urgency.replace('_', ' ')}[/]  [dim]{note}{reply.seconds['total']:.1f} s[/]\n")
+    console.print(
+        f"\n[{style}]{reply.urgency.replace('_', ' ')}[/]  [dim]{note}{reply.seconds['total']:.1f} s[/]\n",
+        highlight=False,
+    )
     return reply
 
 
@@ -122,14 +125,13 @@ class _Writer:
         self._put(text, "dim italic" if quiet else "red" if alarmed else "yellow" if event.section == "notice" else "")
 
     def _put(self, text: str, style: str) -> None:
+        out = ""
         for part in re.findall(r"\n|[^\S\n]+|\S+", text):
-            if part == "\n" or (part.isspace() and self.column + 1 >= self.width):
-                part, self.column = "\n", 0
-            elif not part.isspace() and self.column and self.column + len(part) > self.width:
-                self.console.print()
-                self.column = 0
-            self.column += 0 if part == "\n" else len(part)
-            self.console.print(Text(part, style), end="", soft_wrap=True)
+            if part == "\n" or (self.column and self.column + len(part) > self.width):
+                out, self.column = out + "\n", 0
+            if part != "\n" and (self.column or not part.isspace()):
+                out, self.column = out + part, self.column + len(part)
+        self.console.print(Text(out, style), end="", soft_wrap=True)
 
 
 def _show_sources(sources: Sequence[Source], console: Console) -> None:
@@ -161,9 +163,13 @@ def explain(assistant: Assistant, reply: Reply | None, messages: Sequence[Messag
             backed.add_row(section.name, escape(sentence.text), *row)
     console.print(backed)
     for source in reply.sources:
-        console.print(f"[bold]{source.id}[/] {escape(source.title)}: {escape(source.quote)}", style="dim")
+        console.print(
+            f"[bold]{source.id}[/] {escape(source.title)}: {escape(source.quote)}", style="dim", highlight=False
+        )
     for held in reply.withheld:
         console.print(Text.assemble(("withheld ", "bold red"), held.text, (f"  ({held.reason})", "dim")))
     steps = ", ".join(f"{step} {seconds * 1000:.0f} ms" for step, seconds in reply.seconds.items())
     asked = sum(message.role == "user" for message in messages)
-    console.print(f"{steps}; question {asked} of this conversation; assistant {assistant.hash}\n", style="dim")
+    console.print(
+        f"{steps}; question {asked} of this conversation; assistant {assistant.hash}\n", style="dim", highlight=False
+    )
