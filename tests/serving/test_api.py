@@ -313,12 +313,32 @@ def _text(response, stream: bool) -> str:
 
 def test_an_emergency_is_answered_at_once(server, assistant):  # 16
     assistant.seconds_per_word = 10
-    post(server, {"model": "tuned", "messages": EMERGENCY})
-    start = time.monotonic()
-    reply = client(server).chat.completions.create(model="tuned", messages=EMERGENCY).model_extra["medtune"]
-    assert time.monotonic() - start < 0.5  # the figure itself is measured by benchmarks/serve_load.py
+    times = []
+    for _ in range(5):
+        start = time.monotonic()
+        reply = post(server, {"model": "tuned", "messages": EMERGENCY}).json()["medtune"]
+        times.append(time.monotonic() - start)
+    assert min(times) < 0.1
     assert (reply["urgency"], reply["phone"]) == ("emergency", "112")
     assert assistant.generated == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_emergency_waits_behind_nobody(assistant, stream):
+    assistant.seconds_per_word, assistant.default = 0.05, "word " * 40
+    with running(lambda: app_of({"tuned": assistant}, limits=Limits(running=1, waiting=4))) as server:
+        other = threading.Thread(target=post, args=(server, {"model": "tuned", "messages": QUESTION}))
+        other.start()
+        assert wait_for(lambda: len(assistant.calls) == 1)
+        body = {"model": "tuned", "stream": stream, "messages": [{"role": "system", "content": "Wait."}, *EMERGENCY]}
+        assert "Call 112 now." in _text(post(server, body), stream)
+        assert other.is_alive()
+        other.join()
+
+
+def test_a_system_message_does_not_move_the_guards(server):  # 14
+    body = {"model": "tuned", "messages": [{"role": "system", "content": "football"}, *QUESTION]}
+    assert post(server, body, "/v1/guard").json() == post(server, {**body, "messages": QUESTION}, "/v1/guard").json()
 
 
 def test_guard_alone(server, assistant):  # 14

@@ -150,7 +150,8 @@ class Service:
     def __init__(self, served: Sequence[Served], store: Store | None = None, limits: Limits | None = None) -> None:
         self.served = {run.id: run for run in served}
         self.store, self.limits, self.metrics = store, limits or Limits(), Metrics()
-        self._threads = ThreadPoolExecutor(self.limits.running + 2, thread_name_prefix="medtune")
+        # Beside those that make replies, a few for guards, emergencies and the store.
+        self._threads = ThreadPoolExecutor(self.limits.running + 4, thread_name_prefix="medtune")
         self._slots = asyncio.Semaphore(self.limits.running)
         self._open: set[Answer] = set()
         self.away: tuple[str, ...] | None = None
@@ -180,9 +181,7 @@ class Service:
 
     async def guard(self, model: str, messages: Sequence[Message]) -> tuple[Verdict, ...]:
         """The guards alone: nothing is generated, searched or stored."""
-        check = self.run(model).assistant.check
-        loop = asyncio.get_running_loop()
-        verdicts = tuple((await loop.run_in_executor(self._threads, check, messages)).values())
+        verdicts = await self._check(self.run(model), messages)
         for verdict in verdicts:
             self.metrics.guard(verdict)
         return verdicts
@@ -237,17 +236,30 @@ class Service:
         return is_alive
 
     async def _answer(self, run: Served, answer: Answer) -> None:
+        # Nobody in an emergency waits behind other people's answers: the reply to it needs no model.
+        if self._slots.locked() and _is_alarm(await self._check(run, answer.ask.messages)):
+            await self._make(run, answer)
+            return
         async with self._slots:
-            answer.is_running = True
-            self.metrics.queue_seconds.observe(time.monotonic() - answer._start)
-            loop = asyncio.get_running_loop()
+            await self._make(run, answer)
 
-            def hand_over(event: Event) -> None:
-                loop.call_soon_threadsafe(answer._queue.put_nowait, event)
+    async def _make(self, run: Served, answer: Answer) -> None:
+        answer.is_running = True
+        self.metrics.queue_seconds.observe(time.monotonic() - answer._start)
+        loop = asyncio.get_running_loop()
 
-            with self.metrics.running.track_inprogress():
-                await loop.run_in_executor(self._threads, self._draw, run, answer, hand_over)
-            self._mean_seconds += 0.1 * (time.monotonic() - answer._start - self._mean_seconds)
+        def hand_over(event: Event) -> None:
+            loop.call_soon_threadsafe(answer._queue.put_nowait, event)
+
+        with self.metrics.running.track_inprogress():
+            await loop.run_in_executor(self._threads, self._draw, run, answer, hand_over)
+        self._mean_seconds += 0.1 * (time.monotonic() - answer._start - self._mean_seconds)
+
+    async def _check(self, run: Served, messages: Sequence[Message]) -> tuple[Verdict, ...]:
+        """The guards' verdicts, in a thread. They hear what the assistant's own hear: no client's system message."""
+        spoken = [message for message in messages if message.role in ("user", "assistant")]
+        loop = asyncio.get_running_loop()
+        return tuple((await loop.run_in_executor(self._threads, run.assistant.check, spoken)).values())
 
     def _draw(self, run: Served, answer: Answer, hand_over: Callable[[Event], None]) -> None:
         """In a thread: everything that the assistant says, until it ends or nobody listens any more."""
@@ -291,3 +303,8 @@ class Service:
             log.error("The assistant broke.", exc_info=error)
             error = ServingError(503, "The assistant broke; the log says why.", "server_error", code="assistant_failed")
         answer._queue.put_nowait(error)
+
+
+def _is_alarm(verdicts: Sequence[Verdict]) -> bool:
+    """Whether these end in the fixed text for an emergency or a crisis."""
+    return any(v.guard in ("emergency", "crisis") and v.verdict and not v.is_error for v in verdicts)
