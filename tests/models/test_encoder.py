@@ -100,3 +100,10 @@ def test_an_unreadable_encoder_says_what_was_expected(tmp_path: Path) -> None:
     pytest.importorskip("sentence_transformers")
     with pytest.raises(ModelError, match="Expected `auto`, `none`, a local folder"):
         load_encoder(str(tmp_path))
+
+
+def test_a_classifier_reads_the_middle_layers_behind_the_vector(minilm: encoder.Encoder) -> None:
+    read = encoder.features(minilm, TEXTS)
+    assert read.shape == (len(TEXTS), 3 * 384)
+    assert np.allclose(read[:, :384], minilm.encode(TEXTS), atol=1e-3)
+    assert np.allclose(np.linalg.norm(read[:, 384:768], axis=1), 1, atol=1e-2)

@@ -61,11 +61,12 @@ class Classifier:
         return self.thresholds[self.fits(encoder)]
 
     def score(self, grams: tuple[NDArray[np.int64], Array], vector: Array | None) -> float:
-        """The score of one text; `vector` [dimensions] must come from an encoder that `fits`, or be None."""
+        """The score of one text; `vector`, of which `dense` reads as much as it
+        knows, must be the `features` of an encoder that `fits`, or None."""
         buckets, values = grams
         logit = float(values @ self.words[buckets]) + self.bias
         if vector is not None and self.dense is not None:
-            logit = float(self.dense @ vector) + self.share * logit + self.offset
+            logit = float(self.dense @ vector[: len(self.dense)]) + self.share * logit + self.offset
         return float(sigmoid(logit))
 
 

@@ -114,9 +114,16 @@ class _Scores:
     def _read(self, text: str) -> tuple[tuple[NDArray[np.int64], Array], Array | None]:
         if text not in self._features:
             encoder = self._guards.encoder
-            vector = None if encoder is None else encoder.encode([text])[0]
+            vector = None if encoder is None else _features(encoder, text)
             self._features[text] = (classifier.ngrams(text), vector)
         return self._features[text]
+
+
+def _features(encoder: Encoder, text: str) -> Array:
+    from medtune.models.encoder import features
+
+    found: Array = features(encoder, [text])[0]
+    return found
 
 
 @cache
