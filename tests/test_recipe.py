@@ -26,7 +26,7 @@ def test_every_option_is_documented_in_one_line():
         if not field.description or "\n" in field.description
     ]
     assert undocumented == []
-    assert len(set(sections())) == 18
+    assert len(set(sections())) == 19
 
 
 def test_recipe_is_frozen():

@@ -25,6 +25,21 @@ class Endpoint(Section):
     """Name of the model at that server."""
 
 
+class ChoiceTest(Section):
+    """Questions with options, of which the model must find the right one most likely."""
+
+    layout: Literal["medmcqa", "medqa", "pubmedqa"]
+    """MedMCQA (opa to opd, cop), MedQA (options, answer_idx) or PubMedQA (context, final_decision: yes, no, maybe)."""
+    path: str = Field(min_length=1)
+    """Local file or Hub data set id."""
+    revision: str | None = None
+    """Git revision of a Hub data set."""
+    split: str = "test"
+    """Which split of a Hub data set; it must give the right answers."""
+    limit: int | None = Field(500, ge=1)
+    """Take only this many questions, spread evenly; null takes all."""
+
+
 class EvaluateSection(Section):
     """What is measured on the held-out test split."""
 
@@ -32,6 +47,8 @@ class EvaluateSection(Section):
     """A random or the nearest training answer, the base, the tuned, the best passage (retrieval), the assistant."""
     endpoints: tuple[Endpoint, ...] = ()
     """Models behind a URL (vLLM, llama.cpp, Ollama, a hosted one) that answer the same questions."""
+    choices: tuple[ChoiceTest, ...] = ()
+    """Multiple-choice tests for base and tuned, by the likelihood of each option; one for each layout."""
     questions: int | None = Field(850, ge=1)
     """Test questions, drawn evenly over the topics; null takes all. 850 resolve .02 ROUGE-L."""
     max_new_tokens: int = Field(256, ge=1)

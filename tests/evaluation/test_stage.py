@@ -16,7 +16,7 @@ from medtune.errors import ModelError, RunDirError
 from medtune.evaluation import audit, candidates, runner, stage
 from medtune.models import chat_template, loading, scratch
 from medtune.models.completer import TransformersCompleter
-from medtune.recipe_file import validate
+from medtune.recipe_file import validate, with_options
 from medtune.run_dir import RunDir
 
 # PEFT 0.21 asks transformers 5.23 by a name that the latter has renamed.
@@ -125,8 +125,15 @@ def result(run_dir):
 
 def test_four_systems_from_data_to_report(prepared, tmp_path, capsys):
     recipe, run_dir = tuned(prepared, tmp_path)
+    rows = [{"question": f"{i}?", "options": {"A": "x", "B": "y"}, "answer_idx": "AB"[i % 2]} for i in range(6)]
+    (tmp_path / "medqa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    test = {"layout": "medqa", "path": str(tmp_path / "medqa.jsonl")}
+    recipe = with_options(recipe, {"evaluate.choices": [test]}, "test")
     stage.run(recipe, run_dir)
     found = result(run_dir)
+    assert found["choices"]["medqa"]["questions"] == 6
+    assert set(found["choices"]["medqa"]["systems"]) == {"base", "tuned"}
+    assert "Multiple choice" in (run_dir.path / "report.html").read_text()
     assert list(found["systems"]) == ["random", "nearest", "base", "tuned"]
     printed = capsys.readouterr().out
     assert all(re.search(rf"  {name}: 10 questions, .*, ROUGE-L 0\.\d+, \d+ s", printed) for name in found["systems"])

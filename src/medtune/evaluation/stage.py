@@ -13,8 +13,7 @@ complete, is all that the report shows:
   floors, others {system: the same for tuned - system}; others are those handed in and behind a URL
   seen           {sentence, systems, paired, floors, test}: the same for the second test, other phrasings of topics that
                  training has, costs apart; null without data.split.phrasings. All else is about unseen topics
-  neighbours     {similarity, near | far: {questions, systems: {name: ROUGE-L}, paired}}: questions that resemble a
-                 training question, and those that do not
+  choices        {layout: {questions, chance, systems: {name: accuracy}, paired}}: multiple-choice tests
   neighbours     {similarity, near | far: {questions, systems: {name: ROUGE-L}, paired}}: questions that resemble a
                  training question, and those that do not
   test           {questions, available, groups, max_new_tokens, batch_size, latency_questions, reference_words}
@@ -39,6 +38,7 @@ from rich.console import Console
 from medtune.data.stage import load_split
 from medtune.evaluation import neighbours, overlap, report, speed, summary, systems
 from medtune.evaluation.candidates import Candidate, candidates, folder_hash
+from medtune.evaluation.choices import Choices
 from medtune.evaluation.endpoints import endpoints
 from medtune.evaluation.metrics import PRIMARY
 from medtune.evaluation.runner import SCORING, RecordFile, ask
@@ -94,6 +94,7 @@ def run(recipe: Recipe, run_dir: RunDir, others: Callable[[], Iterable[Answerer]
     similarity = Similarity(load_encoder(recipe.evaluate.encoder))
     sets = {"records.jsonl": questions} | ({"records_seen.jsonl": seen} if seen else {})
     tests = [Test(part, RecordFile(run_dir.evaluation / name, similarity.fingerprint)) for name, part in sets.items()]
+    choices = Choices(recipe.evaluate.choices, recipe.seed, run_dir.evaluation / "choices.jsonl")
     tuning = _tuning(run_dir)
     costs: dict[str, dict[str, Any]] = {}
     formats: dict[str, dict[str, Any]] = {}
@@ -102,6 +103,7 @@ def run(recipe: Recipe, run_dir: RunDir, others: Callable[[], Iterable[Answerer]
         with speed.peak_memory() as peak:
             for part in tests:
                 ask(candidate.system, part.questions, part.file, recipe.evaluate.batch_size)
+        choices.ask(candidate.system, recipe.evaluate.batch_size)
         for part in tests:
             part.answered[name] = similarity.measure(candidate.system, part.questions, part.file)
         costs[name] = {
@@ -121,6 +123,7 @@ def run(recipe: Recipe, run_dir: RunDir, others: Callable[[], Iterable[Answerer]
     likeness = neighbours.similarity([c for c in load_split(run_dir, "train") if c.question], questions)
     near = dict(zip((question.id for question in questions), likeness.tolist(), strict=True))
     facts["neighbours"] = neighbours.apart(near, first, Bootstrap(recipe.evaluate.resamples, recipe.seed))
+    facts["choices"] = choices.summary(Bootstrap(recipe.evaluate.resamples, recipe.seed))
     facts["seen"] = {**_compared(recipe, second[0]), "test": _test(recipe, test_seen, seen)} if second else None
     result = summarise(recipe, first, costs, facts, run_dir)
     write_json(run_dir.evaluation / "summary.json", result)
