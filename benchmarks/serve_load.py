@@ -4,7 +4,7 @@
 
 The server runs in a process of its own; the client is a bare asyncio one, so that it does not become what is measured.
 Server and client share the cores that are named. Measured: requests a second with 16 connections; the overhead (a reply
-that costs the script nothing) at 70 % of that rate; an emergency while every place is taken by slow answers; streams of
+that costs the script nothing) at 70 % of that rate; an emergency while slow answers take every place; streams of
 which one in twenty is cut by its client, and whether the others are whole; refusals of a flood; memory.
 
 Writes benchmarks/results/serve_load.json.
@@ -127,7 +127,7 @@ async def overhead(port: int, rate: float, seconds: float) -> dict[str, Any]:
 
 
 async def emergencies(port: int, count: int) -> dict[str, Any]:
-    """Emergencies one after the other while 15 slow streams run."""
+    """Emergencies one after the other while slow streams take every place and more of them wait."""
     times: list[float] = []
     is_over = False
 
@@ -136,7 +136,7 @@ async def emergencies(port: int, count: int) -> dict[str, Any]:
             async with Client(port) as client:
                 await client.ask(request("slow", QUESTION, stream=True))
 
-    streams = [asyncio.create_task(busy()) for _ in range(15)]
+    streams = [asyncio.create_task(busy()) for _ in range(24)]
     await asyncio.sleep(0.5)
     async with Client(port) as client:
         for _ in range(count):

@@ -226,6 +226,27 @@ def test_a_store_that_fails_keeps_the_reply_back_but_no_emergency(stored, caplog
     assert http.post("/v1/chat/completions", json=body("tired?")).status_code == 200
 
 
+def test_a_full_disk_keeps_whole_turns_and_goes_on_when_there_is_room(tmp_path):
+    store = Store(f"sqlite:///{tmp_path}/chats.db", str)
+    with store._writing() as connection:
+        connection.execute(text("PRAGMA max_page_count = 40"))
+    turns, kept = (Message("user", "tired? " * 500),), []
+
+    def fill() -> None:
+        for number in range(1000):
+            store.add_turn(f"{number:036}", f"{number:035}r", turns, REPLY, "tuned")
+            kept.append(number)
+
+    with pytest.raises(StoreError, match="full"):
+        fill()
+    assert len(store.rows(messages)) == 2 * len(kept) > 0
+    with store._writing() as connection:
+        connection.execute(text("PRAGMA max_page_count = 4000"))
+    store.add_turn(A, B, TURNS, REPLY, "tuned")
+    assert store.rows(messages)[-1]["id"] == B
+    store.close()
+
+
 def test_without_a_store_nothing_is_kept(server):
     response = httpx.post(server.url + "/v1/feedback", json={"message_id": A, "rating": "up"})
     assert (response.status_code, response.json()["error"]["code"]) == (404, "store_off")
