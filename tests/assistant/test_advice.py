@@ -14,6 +14,8 @@ def verdict(*turns):
     ("text", "kind"),
     [
         ("How much tylenol can I give my 2 year old?", "child"),
+        ("can my 2 year old have ibuprofen and how much", "child"),
+        ("how much paracetamol for a 9 kg baby", "child"),
         ("¿Cuánto paracetamol le doy a mi hijo de 3 años?", "child"),
         ("is it ok to use benadryl drops for our baby", "child"),
         ("Is it safe to take ibuprofen while pregnant?", "pregnancy"),
@@ -42,6 +44,7 @@ def test_individual_advice_fires(text, kind):
         "Is strep contagious in kids?",
         "How long does the flu last?",
         "How much sleep does a toddler need?",
+        "how much water for a 5 year old",
         "my 4 year old grandson takes piano lessons",
     ],
 )

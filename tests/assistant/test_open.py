@@ -92,7 +92,7 @@ def test_another_engine_leaves_the_tuned_model_unread(finished: tuple[Recipe, Ru
 def test_what_is_not_the_runs_own_is_refused(finished: tuple[Recipe, RunDir], copy: RunDir, entry: str) -> None:
     stored = copy.manifest()[entry]
     copy.update_manifest(**{entry: {**stored, "hash": "another"} if isinstance(stored, dict) else "another"})
-    with pytest.raises(RunDirError, match=r"has hash .*another.*medtune run"):
+    with pytest.raises(RunDirError, match=r"the hash of the .*another.*medtune run"):
         open.open_assistant(finished[0], copy)
 
 

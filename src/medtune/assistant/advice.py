@@ -44,7 +44,8 @@ _NAMES = (
 )  # fmt: skip
 _MEDICINE = re.compile(rf"\b(?:{_ENDINGS}|{_NAMES})\b", re.I)
 _DOSE = re.compile(
-    r"\b(?:how much \w+\W*$|how (?:much|many|often|frequently)\b.{0,60}\b(?:take|give|use|inject|drink|mg|ml|pills?"
+    r"\b(?:how much(?: \w+)?\W*$|how (?:much|many) (?:[\w-]+ ){1,3}(?:for|can|could|may|should|to give)\b|"
+    r"how (?:much|many|often|frequently)\b.{0,60}\b(?:take|give|use|inject|drink|mg|ml|pills?"
     r"|tablets?|drops"
     r"|puffs|units|dose|safe)|"
     r"(?:what|which|right|correct|safe|maximum|max|usual|recommended|normal|starting|missed|double|extra|another"
@@ -88,7 +89,7 @@ _CHILD = re.compile(
     re.I,
 )  # fmt: skip
 _TREATED = re.compile(
-    r"\b(?:give|gave|giving|given|take|taking|safe|use|put|treat|drops|syrup|dose|allowed|suppositor\w+|tomar"
+    r"\b(?:give|gave|giving|given|take|taking|have|safe|use|put|treat|drops|syrup|dose|allowed|suppositor\w+|tomar"
     r"|dar(?:le)?|doy|toma)\b",
     re.I,
 )

@@ -127,6 +127,6 @@ def rarity(index: Index) -> Rarity:
 def _require_same(what: str, found: str, stored: str | None, run_dir: RunDir) -> None:
     if found != stored:
         raise RunDirError(
-            f"{run_dir.path}: the {what} has hash {found}, but the run was made with {stored or 'none'}, and its "
+            f"{run_dir.path}: the hash of the {what} is {found}, but the run was made with {stored or 'none'}, and its "
             f"measurements would not hold. Bring the run up to date: medtune run {run_dir.path}"
         )
