@@ -26,15 +26,16 @@ from numpy.typing import NDArray
 
 from medtune.assistant import cases, classifier, crisis, emergency, injection, scope
 from medtune.assistant.classifier import Array, Classifier, sigmoid
+from medtune.assistant.perturb import perturb
 from medtune.errors import DataError
-from medtune.types import Message
+from medtune.types import Message, Verdict
 
 if TYPE_CHECKING:
     from medtune.models.encoder import Encoder
 
 FOLDS = 5
 _FRAMES_PER_TOPIC = {True: 1, False: 4}
-WORDS_C, DENSE_C = 30.0, 3.0  # inverse regularisation of the two heads, chosen on the folds
+WORDS_C, DENSE_C, LAYERS_C = 30.0, 3.0, 100.0  # inverse regularisation of the heads, chosen on the folds
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def fit(name: str, examples: Sequence[Example], limits: Sequence[Limit], encoder
     texts = [example.text for example in examples]
     columns: list[tuple[Any, float]] = [(_sparse(texts), WORDS_C)]
     if encoder is not None:
-        columns.append((encoder.encode(texts), DENSE_C))
+        columns.append(_dense(name, texts, encoder))
     held_out = np.column_stack([_held_out(features, labels, weights, folds, c) for features, c in columns])
     words, words_bias = _fit(columns[0][0], labels, weights, WORDS_C)
     plain = _verdict_scores(name, examples, sigmoid(held_out[:, 0]))
@@ -76,7 +77,7 @@ def fit(name: str, examples: Sequence[Example], limits: Sequence[Limit], encoder
     facts["words"] = shares(plain, examples, first)
     if encoder is None:
         return Classifier(name, words, words_bias, thresholds=(first, first), facts=facts)
-    dense, dense_bias = _fit(columns[1][0], labels, weights, DENSE_C)
+    dense, dense_bias = _fit(columns[1][0], labels, weights, columns[1][1])
     (of_words, of_dense), offset = _fit(held_out, labels, weights, 1.0)
     mixed = _verdict_scores(name, examples, sigmoid(held_out @ [of_words, of_dense] + offset))
     second = choose_threshold(mixed, examples, limits)
@@ -93,12 +94,20 @@ def fit(name: str, examples: Sequence[Example], limits: Sequence[Limit], encoder
     )
 
 
+def _dense(name: str, texts: Sequence[str], encoder: Encoder) -> tuple[Array, float]:
+    """What the dense head of guard `name` reads, and its C: for scope what a text is about, else how it is said too."""
+    from medtune.models.encoder import features
+
+    return (encoder.encode(texts), DENSE_C) if name == "scope" else (features(encoder, texts), LAYERS_C)
+
+
 def _verdict_scores(name: str, examples: Sequence[Example], scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """What the whole guard, rules included, makes of each example's held-out score: what the threshold cuts."""
     verdict = {"emergency": emergency, "crisis": crisis, "scope": scope, "injection": injection}[name].verdict
 
     def scored(text: str, score: float) -> float:
-        return verdict((Message("user", text),), lambda _: score, 0.5).score
+        found: Verdict = verdict((Message("user", text),), lambda _: score, 0.5)
+        return found.score
 
     return np.array([scored(e.text, float(s)) for e, s in zip(examples, scores, strict=True)])
 
@@ -163,7 +172,7 @@ def _sha256(examples: Sequence[Example]) -> str:
 # What each head is trained on -----------------------------------------------------------------------------------------
 
 LIMITS = {
-    "scope": (Limit("patients", True, 0.01), Limit("written", True, 0.1), Limit("written", False, 0.04)),
+    "scope": (Limit("patients", True, 0.01), Limit("written", True, 0.1), Limit("written", False, 0.06)),
     "emergency": (Limit("written", True, 0.05), Limit("written", False, 0.05), Limit("patients", False, 0.01)),
     "injection": (Limit("written", True, 0.1), Limit("written", False, 0.05), Limit("patients", False, 0.005)),
     "crisis": (Limit("written", True, 0.05), Limit("written", False, 0.05), Limit("patients", False, 0.005)),
@@ -195,22 +204,18 @@ def run(data: Path, out: Path | None = None) -> None:
 
 def scope_examples(name: str, data: Path) -> list[Example]:
     """Health from real patients, dialogues, encyclopaedia and library; everything else as written."""
-    written = [Example(c.text, c.labels["in_scope"], "written", 2.0) for c in _written(name) if len(c.messages) == 1]
-    alarms = [
-        c.text
-        for kind in ("emergency", "crisis")
-        if (cases.EXAMPLES / f"{kind}_train.jsonl").exists()
-        for c in _written(kind)
-        if c.labels.get(kind)
-    ]
+    written = [Example(c.text, c.labels["in_scope"], "written", 2.0) for c in _written(name)]
+    alarms = [c.text for kind in ("emergency", "crisis") for c in _written(kind) if c.labels[kind]]
+    library = library_questions(True)
     patients = cases.patients(data)
     return [
         *written,
+        *library,
+        *mistyped([*written, *library]),
         *(Example(message, True, "patients", group=question) for message, question in patients),
         *(Example(question, True, "summaries", 0.5, question) for _, question in patients),
         *(Example(text, True, "dialogues", 0.5) for text in cases.dialogues(data)),
         *(Example(text, True, "encyclopaedia", 0.3) for text in cases.encyclopaedia(data)),
-        *library_questions(True),
         *(Example(text, True, "alarms", 0.5) for text in alarms),
         *framed(),
     ]
@@ -220,7 +225,9 @@ def alarm_examples(name: str, data: Path) -> list[Example]:
     """What was written for the alarm `name`; patients' messages and what is not about health, as everyday life."""
     told = yaml.safe_load((cases.EXAMPLES / "everyday_alarms.yaml").read_text(encoding="utf-8"))
     alarms, unclear = told.get(name, ()), told["unclear"]
-    asked = [Example(message, question in alarms, "patients", 0.5, question) for message, question in cases.patients(data)]
+    asked = [
+        Example(message, question in alarms, "patients", 0.5, question) for message, question in cases.patients(data)
+    ]
     asked += [replace(e, label=e.text in alarms) for e in library_questions(False)]
     return [
         *(Example(_told(c), c.labels[name], "written") for c in _written(name)),
@@ -232,6 +239,15 @@ def alarm_examples(name: str, data: Path) -> list[Example]:
 def _told(case: cases.Case) -> str:
     """All that the user said, as the alarms also read it."""
     return "\n".join(message.content for message in case.messages if message.role == "user")
+
+
+def mistyped(examples: Sequence[Example]) -> list[Example]:
+    """Each example once more as typed in haste, in the same fold."""
+    ways = ("typos", "lower", "bare")
+    return [
+        replace(e, text=perturb(e.text, ways[n % 3]), source="mistyped", weight=e.weight / 2, group=e.group or e.text)
+        for n, e in enumerate(examples)
+    ]
 
 
 def framed() -> list[Example]:
