@@ -46,14 +46,15 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Rulebook:
-    """Compiled signs by name, and the rules."""
+    """Compiled signs by name, the rules, and the signs that count even where they are only asked about."""
 
     signs: Mapping[str, re.Pattern[str]]
     rules: tuple[Rule, ...]
+    asked: frozenset[str]
 
     def told(self, reading: Reading) -> dict[str, list[int]]:
         """The signs that the message says are so, with the places where it says so."""
-        found = {name: _places(reading, pattern) for name, pattern in self.signs.items()}
+        found = {name: _places(reading, pattern, name in self.asked) for name, pattern in self.signs.items()}
         return {name: places for name, places in found.items() if places}
 
     def strongest(self, told: Told) -> Rule | None:
@@ -65,9 +66,9 @@ def _near(told: Told, sign: str, place: int) -> bool:
     return any(abs(other - place) <= REACH for other in told.get(sign, ()))
 
 
-def _places(reading: Reading, pattern: re.Pattern[str]) -> list[int]:
+def _places(reading: Reading, pattern: re.Pattern[str], may_ask: bool) -> list[int]:
     starts = (match.start() for match in pattern.finditer(reading.text))
-    return [start for start in starts if reading.clause_at(start).is_told and not reading.denied(start)]
+    return [s for s in starts if (may_ask or reading.clause_at(s).is_told) and not reading.denied(s)]
 
 
 @cache
@@ -81,7 +82,7 @@ def load(path: Path) -> Rulebook:
     )
     if missing := {s for rule in rules for s in (*rule.signs, *rule.any_of)} - set(signs):
         raise KeyError(f"{path}: rules name signs that are not defined: {sorted(missing)}")
-    return Rulebook(signs, rules)
+    return Rulebook(signs, rules, frozenset(data.get("asked", ())))
 
 
 def _compiled(patterns: Sequence[str], words: Mapping[str, str]) -> re.Pattern[str]:
