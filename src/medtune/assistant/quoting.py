@@ -19,6 +19,8 @@ from medtune.types import Passage
 
 SENTENCES = 6
 """Quoted of passages without sections."""
+HEADING_WORDS = 4
+"""Words of a line without a full stop up to which it is a heading."""
 TELLING_WORDS = 3
 """Content words that a sentence must have to stand alone as an answer."""
 MARGIN = 0.08
@@ -83,10 +85,15 @@ def _nearness(grounding: Grounding, question: str, found: Sequence[Quote], *, ti
 
 def _excerpt(grounding: Grounding, question: str, passage: Passage) -> list[Quote]:
     """A few sentences from where the passage comes nearest to the question; the first of them is the short answer."""
-    sentences = split(passage.text)
+    sentences = [text for text in split(passage.text) if not _is_heading(text)] or split(passage.text)
     asked = content(question)
     near = [grounding.recall(asked, " ".join(sentences[at : at + 2])) for at in range(len(sentences))]
     best = int(np.argmax(near)) if near else 0
     first = 0 if best < SENTENCES else best
     chosen = sentences[first : first + SENTENCES]
     return [Quote("details" if at else "in_short", passage, text) for at, text in enumerate(chosen)]
+
+
+def _is_heading(text: str) -> bool:
+    """Whether a line of a longer text is its heading, not a statement: a question, or a few words without a stop."""
+    return text.endswith("?") or (text[-1].isalnum() and len(text.split()) <= HEADING_WORDS)
