@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from medtune.recipe_section import Section
 
-SystemName = Literal["random", "nearest", "base", "tuned", "retrieval", "assistant"]
+SystemName = Literal["random", "nearest", "base", "few_shot", "tuned", "retrieval", "assistant"]
 
 
 class Endpoint(Section):
@@ -47,6 +47,8 @@ class EvaluateSection(Section):
     """A random or the nearest training answer, the base, the tuned, the best passage (retrieval), the assistant."""
     endpoints: tuple[Endpoint, ...] = ()
     """Models behind a URL (vLLM, llama.cpp, Ollama, a hosted one) that answer the same questions."""
+    shots: int = Field(3, ge=1)
+    """Answered training questions that the system `few_shot` (the base) is shown before each question."""
     choices: tuple[ChoiceTest, ...] = ()
     """Multiple-choice tests for base and tuned, by the likelihood of each option; one for each layout."""
     questions: int | None = Field(850, ge=1)

@@ -238,6 +238,22 @@ def test_the_base_is_asked_in_its_own_best_format(prepared, tmp_path):
     assert figures["run"] == pytest.approx(bits, rel=1e-4)
 
 
+def test_the_base_with_examples_is_a_system_of_its_own(prepared, tmp_path):
+    recipe, run_dir = tuned(prepared, tmp_path)
+    recipe = with_options(
+        recipe, {"evaluate.systems": ["base", "few_shot", "tuned"], "evaluate.shots": 2, "data.max_length": 96}, "test"
+    )
+    seen = {}
+    for candidate in candidates.candidates(recipe, run_dir, data_stage.load_split(run_dir, "validation")):
+        questions = data_stage.load_split(run_dir, "test")[:4]
+        answers = dict(candidate.system.answers(questions, 4))
+        seen[candidate.system.name] = sum(answer.prompt_tokens for answer in answers.values())
+        assert len(dict(candidate.system.likelihoods(questions, 4))) == 4
+    assert list(seen) == ["base", "few_shot", "tuned"]
+    assert seen["few_shot"] > 2 * seen["base"], "two answered questions stand before each"
+    assert seen["tuned"] < seen["few_shot"]
+
+
 def test_floors_alone_need_no_model(prepared, tmp_path):
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     run_dir = RunDir(tmp_path / "run")

@@ -1,5 +1,6 @@
 """Floors that are really floors, and test questions that do not depend on the run."""
 
+import dataclasses
 from collections import Counter
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from medtune.errors import EvaluationError
 from medtune.evaluation import systems
 from medtune.models.scripted import ScriptedCompleter
-from medtune.types import Conversation, Message
+from medtune.types import Completion, Conversation, Message
 
 
 def answers(system, conversations):
@@ -88,3 +89,29 @@ def test_another_model_or_another_limit_has_another_fingerprint():
     completer = ScriptedCompleter({})
     prints = {systems.model_system("base", completer, model, limit).fingerprint for model in "ab" for limit in (1, 2)}
     assert len(prints) == 4
+
+
+def test_examples_stand_between_the_system_turn_and_the_question(conversation):
+    asked = []
+
+    def answers(conversations, _batch_size):
+        asked.extend(conversations)
+        return ((i, Completion("a")) for i in range(len(conversations)))
+
+    base = systems.System("base", "f", answers)
+    shown = systems.few_shot(base, [conversation(1), conversation(2)])
+    question = conversation(9)
+    question = dataclasses.replace(question, messages=(Message("system", "Be kind."), *question.messages))
+    assert len(list(shown.answers([question], 1))) == 1
+    assert [m.role for m in asked[0].messages] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+    ]
+    assert (asked[0].question, asked[0].answer) == (question.question, question.answer)
+    assert (shown.name, shown.likelihoods) == ("few_shot", None)
+    assert shown.fingerprint != systems.few_shot(base, [conversation(1)]).fingerprint

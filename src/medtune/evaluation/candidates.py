@@ -21,8 +21,9 @@ from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
+from medtune.data.stage import load_split
 from medtune.errors import ModelError, RunDirError
-from medtune.evaluation.systems import System, draw, model_system
+from medtune.evaluation.systems import System, draw, few_shot, model_system
 from medtune.models import chat_template, loading
 from medtune.models.chat_template import ChatTemplate
 from medtune.models.completer import TransformersCompleter
@@ -30,6 +31,7 @@ from medtune.recipe import Recipe
 from medtune.run_dir import RunDir, hash_file, hash_of
 from medtune.types import Conversation
 
+MODELS = {"base": {"base", "few_shot"}, "tuned": {"tuned"}}  # what must be loaded for which systems
 FORMATS = ("own", "plain")
 FORMAT_QUESTIONS = 32
 Around = Callable[[], AbstractContextManager[object]]
@@ -64,8 +66,9 @@ class _Bench:
         section = self.recipe.model.model_copy(update={"chat_template": name})
         return chat_template.choose(section, self.tokenizer, loading.family(model.config), model.config)
 
-    def completer(self, model: Any, template: ChatTemplate) -> TransformersCompleter:
-        return TransformersCompleter(model, self.tokenizer, template, self.recipe.data.max_length)
+    def completer(self, model: Any, template: ChatTemplate, shots: int = 0) -> TransformersCompleter:
+        """`shots` examples before each question take as much room again as a conversation has, each."""
+        return TransformersCompleter(model, self.tokenizer, template, self.recipe.data.max_length * (1 + shots))
 
     def system(self, name: str, completer: TransformersCompleter, weights: Sequence[Path], around: Around) -> System:
         """The completer as a system, with all that its answers depend on in its fingerprint."""
@@ -77,11 +80,12 @@ class _Bench:
 
 
 def candidates(recipe: Recipe, run_dir: RunDir, validation: Sequence[Conversation]) -> Iterator[Candidate]:
-    """Those of base and tuned that `evaluate.systems` names; each is good until the next one is asked for.
+    """Those of base, few_shot and tuned that `evaluate.systems` names; each is good until the next one is asked for.
 
     Raises ModelError where the tuned model was trained with another chat template, RunDirError where nothing was tuned.
     """
-    wanted = [name for name in ("base", "tuned") if name in recipe.evaluate.systems]
+    asked = set(recipe.evaluate.systems)
+    wanted = [name for name, systems in MODELS.items() if systems & asked]
     if not wanted:
         return
     bench = _bench(recipe, run_dir)
@@ -92,7 +96,10 @@ def candidates(recipe: Recipe, run_dir: RunDir, validation: Sequence[Conversatio
             model = None  # two whole models need not fit into memory together
             gc.collect()
             model = bench.load(tuned=name == "tuned")
-        yield _tuned(bench, model) if name == "tuned" else _base(bench, model, validation, shared)
+        if name == "tuned":
+            yield _tuned(bench, model)
+        else:
+            yield from _bases(bench, model, validation, shared)
 
 
 def tuned_completer(recipe: Recipe, run_dir: RunDir) -> TransformersCompleter:
@@ -108,14 +115,21 @@ def _bench(recipe: Recipe, run_dir: RunDir) -> _Bench:
     return _Bench(recipe, run_dir, location, loading.load_tokenizer(location, recipe.model.revision))
 
 
-def _base(bench: _Bench, model: Any, validation: Sequence[Conversation], shared: bool) -> Candidate:
+def _bases(bench: _Bench, model: Any, validation: Sequence[Conversation], shared: bool) -> Iterator[Candidate]:
+    """The base as it is, and with examples from the training split before each question."""
     around: Around = model.disable_adapter if shared else contextlib.nullcontext
     if shared:  # disable_adapter silences LoRA; a soft prompt stays behind with the adapter's wrapper
         model = model.get_base_model()
     template, facts = best_format(bench, model, validation, around)
     ships = model_folder(bench.location, bench.recipe.model.revision)
-    system = bench.system("base", bench.completer(model, template), ships, around)
-    return Candidate(system, ships, base_parameters(model), facts)
+    section, parameters = bench.recipe.evaluate, base_parameters(model)
+    if "base" in section.systems:
+        system = bench.system("base", bench.completer(model, template), ships, around)
+        yield Candidate(system, ships, parameters, facts)
+    if "few_shot" in section.systems:
+        examples = draw(load_split(bench.run_dir, "train"), section.shots)
+        system = bench.system("few_shot", bench.completer(model, template, section.shots), ships, around)
+        yield Candidate(few_shot(system, examples), ships, parameters, facts)
 
 
 def _trained_template(bench: _Bench, model: Any) -> ChatTemplate:

@@ -1,6 +1,7 @@
 """Who answers the test questions: two floors that look answers up, and language models.
 
-Covered: a random training answer, the nearest training question's answer, any `Completer`; which questions are asked.
+Covered: a random training answer, the nearest training question's answer, any `Completer`, with and without examples;
+which questions are asked.
 Not covered: loading models and choosing their prompt format (`candidates`), writing down what they answer (`runner`).
 """
 
@@ -13,10 +14,10 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from itertools import chain, zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import bm25s
 
@@ -136,3 +137,21 @@ def model_system(
 
     answers, first = partial(complete, new=max_new_tokens), partial(complete, new=1)
     return System(name, hash_of(name, fingerprint, max_new_tokens), answers, likelihoods, first)
+
+
+def few_shot(system: System, examples: Sequence[Conversation]) -> System:
+    """`system` shown some answered questions before each of its own."""
+    turns = tuple(turn for example in examples for turn in example.messages if turn.role != "system")
+
+    def shown(conversations: Sequence[Conversation]) -> list[Conversation]:
+        heads = [sum(turn.role == "system" for turn in conversation.messages) for conversation in conversations]
+        return [
+            replace(c, messages=(*c.messages[:head], *turns, *c.messages[head:]))
+            for c, head in zip(conversations, heads, strict=True)
+        ]
+
+    def after(ask: Callable[[Sequence[Conversation], int], Iterator[Any]] | None) -> Any:
+        return ask and (lambda conversations, batch_size: ask(shown(conversations), batch_size))
+
+    fingerprint = hash_of("few_shot", system.fingerprint, [astuple(turn) for turn in turns])
+    return System("few_shot", fingerprint, after(system.answers), after(system.likelihoods), after(system.first_tokens))
