@@ -44,7 +44,7 @@ class EvaluateSection(Section):
     """What is measured on the held-out test split."""
 
     systems: tuple[SystemName, ...] = Field(("random", "nearest", "base", "tuned"), min_length=1)
-    """A random or the nearest training answer, the base, the tuned, the best passage (retrieval), the assistant."""
+    """A random or the nearest training answer, base, base with examples, tuned, the best passage, the assistant."""
     endpoints: tuple[Endpoint, ...] = ()
     """Models behind a URL (vLLM, llama.cpp, Ollama, a hosted one) that answer the same questions."""
     shots: int = Field(3, ge=1)
@@ -64,7 +64,7 @@ class EvaluateSection(Section):
     resamples: int = Field(10_000, ge=100)
     """Bootstrap resamples for the 95 % intervals, and as many random swaps for the p values."""
     side_by_side: int = Field(20, ge=0)
-    """Questions shown in the report with the reference and the answers of base and tuned."""
+    """Questions printed in the report with all answers; the others are there to search and filter. 0 shows none."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> EvaluateSection:
