@@ -26,13 +26,13 @@ SHARED = ROOT.parent / "shared" / "data"
 RESULTS = ROOT / "benchmarks" / "results"
 sys.path.append(str(ROOT / "tools"))
 
-from search_proxy import judge, read_messages  # noqa: E402
+from search_proxy import FOLDS, HELD_OUT, Query, judge, read_messages  # noqa: E402
 
 from medtune.knowledge.evaluate import evaluate  # noqa: E402
 from medtune.knowledge.index import Index, build, open_index  # noqa: E402
-from medtune.knowledge.passages import read_entries  # noqa: E402
+from medtune.knowledge.passages import Entry, read_entries  # noqa: E402
 from medtune.knowledge.search import search  # noqa: E402
-from medtune.models.encoder import load_encoder  # noqa: E402
+from medtune.models.encoder import Encoder, load_encoder  # noqa: E402
 from medtune.recipe_assistant import KnowledgeSource  # noqa: E402
 
 
@@ -65,47 +65,63 @@ def milliseconds(index: Index, texts: list[str]) -> dict[str, float]:
     }
 
 
+def build_times(folder: Path, encoder: Encoder, entries: list[Entry]) -> dict[str, float]:
+    """Seconds to index all of MedQuAD, and to bring the index up to date when a hundred passages come and go."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    build(entries, folder, encoder)
+    times = {
+        "build_seconds": round(time.perf_counter() - wall, 1),
+        "build_cpu_seconds": round(time.process_time() - cpu, 1),
+    }
+    wall = time.perf_counter()
+    build(entries[100:], folder, encoder)
+    times["update_seconds"] = round(time.perf_counter() - wall, 1)
+    build(entries, folder, encoder)
+    return times
+
+
+def figures_of(index: Index, queries: list[Query]) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+    """Way of searching -> part of the messages -> figure. medtune's own are those of tools/fit_search.py."""
+    ids = list(index.row_of)
+    found = {query.id: usual(index, query.message) for query in queries}
+    figures: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+    for part, folds in {"chosen on": set(range(FOLDS)) - HELD_OUT, "held out": HELD_OUT}.items():
+        own = {query.id: query.grades for query in queries if query.fold in folds}
+        for way in next(iter(found.values())):
+            measured = evaluate({name: [ids[row] for row in found[name][way]] for name in own}, own)
+            figures.setdefault(way, {})[part] = {k: dataclasses.asdict(f) for k, f in measured.items()}
+    fitted = json.loads((RESULTS / "knowledge_fit.json").read_text())
+    return figures | {"medtune": fitted["rank"], "medtune by words alone": fitted["rank_by_words"]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    threads = parser.parse_args().threads
-    torch.set_num_threads(threads)
+    parser.add_argument("--index", type=Path, help="an index of MedQuAD: search this one and time no build")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     encoder = load_encoder("auto")
+    path = RESULTS / "knowledge.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    machine = {"model": platform.machine(), "threads": arguments.threads, "load": round(os.getloadavg()[0], 1)}
     messages = read_messages(SHARED / "consumer_questions_meqsum.jsonl.gz")
-    machine = {"model": platform.processor() or platform.machine(), "threads": threads, "load": os.getloadavg()[0]}
-    with tempfile.TemporaryDirectory() as folder:
-        wall, cpu = time.perf_counter(), time.process_time()
-        entries = read_entries([KnowledgeSource(path=str(SHARED / "medquad_xml.tar.gz"), layout="medquad_xml")])
-        build(entries, Path(folder) / "index", encoder)
-        results = {
-            "machine": machine,
-            "passages": len(entries),
-            "build_seconds": round(time.perf_counter() - wall, 1),
-            "build_cpu_seconds": round(time.process_time() - cpu, 1),
-            "index_bytes": sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file()),
-        }
-        wall = time.perf_counter()
-        build(entries[100:], Path(folder) / "index", encoder)
-        results["update_seconds"] = round(time.perf_counter() - wall, 1)
-        build(entries, Path(folder) / "index", encoder)
-        index, by_words = open_index(Path(folder) / "index", encoder), open_index(Path(folder) / "index", None)
+    entries = read_entries([KnowledgeSource(path=str(SHARED / "medquad_xml.tar.gz"), layout="medquad_xml")])
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.index or Path(temporary) / "index"
+        if arguments.index is None:
+            results["build"] = {"machine": machine, "passages": len(entries), **build_times(folder, encoder, entries)}
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         texts = [row["message"] for row in messages[::5]]
-        results["search_milliseconds"] = milliseconds(index, texts)
-        results["search_by_words_milliseconds"] = milliseconds(by_words, texts)
-        queries, ids = judge(entries, messages), list(index.row_of)
-        found = {query.id: usual(index, query.message) for query in queries}
-        figures = {}
-        for part, folds in {"chosen on": (0, 1, 2), "held out": (3, 4)}.items():
-            own = {query.id: query.grades for query in queries if query.fold in folds}
-            for way in next(iter(found.values())):
-                measured = evaluate({name: [ids[row] for row in found[name][way]] for name in own}, own)
-                figures.setdefault(way, {})[part] = {k: dataclasses.asdict(f) for k, f in measured.items()}
-    fitted = json.loads((RESULTS / "knowledge_fit.json").read_text())
-    figures |= {"medtune": fitted["rank"], "medtune by words alone": fitted["rank_by_words"]}
-    results["figures"] = figures
-    (RESULTS / "knowledge.json").write_text(json.dumps(results, indent=2) + "\n")
+        results["search"] = {
+            "machine": machine,
+            "index_bytes": size,
+            "milliseconds": milliseconds(open_index(folder, encoder), texts),
+            "by_words_milliseconds": milliseconds(open_index(folder, None), texts),
+        }
+        results["figures"] = figures_of(open_index(folder, encoder), judge(entries, messages))
+    path.write_text(json.dumps(results, indent=2) + "\n")
     print(json.dumps({key: value for key, value in results.items() if key != "figures"}, indent=2))
-    for way, parts in figures.items():
+    for way, parts in results["figures"].items():
         shown = "  ".join(
             f"{part}: avg@1 {own['avg@1']['mean']:.3f} recall@10 {own['recall@10']['mean']:.3f}"
             for part, own in parts.items()

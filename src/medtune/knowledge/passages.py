@@ -149,7 +149,8 @@ def _library(source: KnowledgeSource, row: Row) -> Iterator[Entry]:
     """A passage per section. All are found by the entry's names and ways of asking."""
     values = {name: row.values.get(source.columns.get(name, name)) for name in (*row.values, *LIBRARY_SECTIONS)}
     title = str(values["topic"])
-    names = (title, *_texts(values.get("synonyms")), *_texts(values.get("lay_words")))
+    names = (title, *_texts(values.get("synonyms")))
+    asked = (*_texts(values.get("lay_words")), *_texts(values.get("questions")))  # `hurts all over` names nothing
     starter = STARTER_LICENCE if source.path == "starter" else ""
     for name, (heading, kind) in LIBRARY_SECTIONS.items():
         text = normalise(str(values[name] or ""))
@@ -165,7 +166,7 @@ def _library(source: KnowledgeSource, row: Row) -> Iterator[Entry]:
                 source=source.path,
                 reviewed=values.get("reviewed") is True,
             )
-            yield Entry(passage, names, _texts(values.get("questions")), kind)
+            yield Entry(passage, names, asked, kind)
 
 
 def _texts(value: object) -> tuple[str, ...]:
