@@ -175,7 +175,7 @@ LIMITS = {
     "scope": (Limit("patients", True, 0.01), Limit("written", True, 0.1), Limit("written", False, 0.06)),
     "emergency": (Limit("written", True, 0.05), Limit("written", False, 0.05), Limit("patients", False, 0.01)),
     "injection": (Limit("written", True, 0.1), Limit("written", False, 0.05), Limit("patients", False, 0.005)),
-    "crisis": (Limit("written", True, 0.05), Limit("written", False, 0.05), Limit("patients", False, 0.005)),
+    "crisis": (Limit("written", True, 0.05), Limit("written", False, 0.08), Limit("patients", False, 0.005)),
 }
 
 
