@@ -108,7 +108,7 @@ def test_serve_says_where_serves_and_ends_cleanly(run, tmp_path, number):
             assert http.get("/es/").status_code == 200
             assert http.get("/healthz", headers={"host": "evil.example"}).status_code == 400
         process.send_signal(number)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert "Stopped." in process.stdout.read()
     finally:
         process.kill()
