@@ -7,9 +7,7 @@ Reads run/data/{train,validation}.jsonl and the base; writes run/adapter/, run/t
 from __future__ import annotations
 
 import os
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -160,7 +158,7 @@ def story(trainer: SupervisedTrainer, model: Any) -> dict[str, Any]:
     losses = {entry["step"]: entry["eval_loss"] for entry in log if "eval_loss" in entry and entry["step"] > 0}
     best = min(losses, key=lambda step: losses[step]) if losses else None
     on_cuda = model.device.type == "cuda"
-    peak = torch.cuda.max_memory_allocated() if on_cuda else _peak_resident_bytes()
+    peak = torch.cuda.max_memory_allocated() if on_cuda else probe.peak_resident_bytes()
     parameter = next(p for p in model.parameters() if not p.requires_grad or total == trained)
     return {
         "parameters_total": total,
@@ -203,12 +201,15 @@ def _history(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _same_machine_choices(section: ModelSection, run_dir: RunDir, mark: str) -> ModelSection:
-    """The section with what `auto` chose when this tuning began: timings vary, a resumed run must not choose anew."""
+    """The section with what `auto` chose when this tuning began: timings vary, and neither a resumed run nor another
+    process of the same one may choose anew."""
     stored = run_dir.manifest().get("machine", {})
-    if stored.get("fingerprint") != mark:
+    if stored.get("fingerprint") != mark and int(os.environ.get("RANK", "0")) == 0:
         stored = {"fingerprint": mark, **probe.facts(section)}
-        if int(os.environ.get("RANK", "0")) == 0:
-            run_dir.update_manifest(machine=stored)
+        run_dir.update_manifest(machine=stored)
+    while stored.get("fingerprint") != mark:
+        time.sleep(0.2)
+        stored = run_dir.manifest().get("machine", {})
     choices = {name: stored[name]["name"] for name in ("dtype", "device")}
     if section.attention == "auto":
         choices["attention"] = stored["attention"]["name"]
@@ -239,8 +240,3 @@ def _spread(conversations: Sequence[Conversation], count: int) -> list[Conversat
     if len(conversations) <= count:
         return list(conversations)
     return [conversations[i * len(conversations) // count] for i in range(count)]
-
-
-def _peak_resident_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
