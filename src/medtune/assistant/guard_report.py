@@ -126,7 +126,7 @@ def as_json(measured: Sequence[Measured]) -> str:
     """The figures and misses as indented JSON."""
     rows = {}
     for one in measured:
-        figures = {name: _figure(getattr(one, name)) for name in ("sensitivity", "specificity", "auroc")}
+        figures = {name: plain(getattr(one, name)) for name in ("sensitivity", "specificity", "auroc")}
         misses = [
             {"id": case.id, "text": case.text, "expected": case.labels[one.label]} | _plain(v) for case, v in one.misses
         ]
@@ -134,7 +134,8 @@ def as_json(measured: Sequence[Measured]) -> str:
     return json.dumps(rows, indent=2, ensure_ascii=False)
 
 
-def _figure(share: Share) -> dict[str, Any]:
+def plain(share: Share) -> dict[str, Any]:
+    """A share as JSON."""
     return {"value": share.value, "low": share.low, "high": share.high, "of": share.of}
 
 
