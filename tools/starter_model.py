@@ -28,6 +28,7 @@ def build(source: Path, target: Path = TARGET) -> int:
         pad_token_id=tokenizer.pad_token_id,
         max_new_tokens=256,
         repetition_penalty=1.2,
+        no_repeat_ngram_size=8,
     )
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig, TaskType, get_peft_model
-from transformers import RepetitionPenaltyLogitsProcessor
+from transformers import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor
 
 from medtune.models import chat_template as ct
 from medtune.models import decoding
@@ -71,22 +71,38 @@ def test_batched_answers_equal_generate_one_at_a_time(
         assert completion.finish_reason == ("stop" if expected[-1] in completer.stop else "length")
 
 
-def test_repetition_penalty_of_the_generation_config_is_obeyed_within_the_answer(
-    tiny_model: Callable[[str], Any], tiny_tokenizer: Any
+@pytest.mark.parametrize(
+    ("option", "value", "processor"),
+    [
+        ("repetition_penalty", 1.5, lambda length: RepetitionPenaltyLogitsProcessor(1.5, prompt_ignore_length=length)),
+        ("no_repeat_ngram_size", 2, lambda length: WithoutPrompt(NoRepeatNGramLogitsProcessor(2), length)),
+    ],
+)
+def test_repetition_options_of_the_generation_config_are_obeyed_within_the_answer(
+    option: str, value: float, processor: Any, tiny_model: Callable[[str], Any], tiny_tokenizer: Any
 ) -> None:
     model = tiny_model("llama")
     completer = completer_for(model, tiny_tokenizer)
-    plain = dict(completer.complete(PROMPTS, max_new_tokens=12, batch_size=4))
-    model.generation_config.repetition_penalty = 1.5
-    found = dict(completer.complete(PROMPTS, max_new_tokens=12, batch_size=4))
-    model.generation_config.repetition_penalty = None
+    plain = dict(completer.complete(PROMPTS, max_new_tokens=24, batch_size=4))
+    setattr(model.generation_config, option, value)
+    found = dict(completer.complete(PROMPTS, max_new_tokens=24, batch_size=4))
+    setattr(model.generation_config, option, None)
     assert [found[i].text for i in found] != [plain[i].text for i in found]
     for index, prompt in enumerate(PROMPTS):
         ids = ct.prompt_ids(completer.template, tiny_tokenizer, prompt, 128)
-        processors = [RepetitionPenaltyLogitsProcessor(1.5, prompt_ignore_length=len(ids))]
-        expected = generated(model, ids, completer.stop, 12, logits_processor=processors)
+        expected = generated(model, ids, completer.stop, 24, logits_processor=[processor(len(ids))])
         text = tiny_tokenizer.decode(expected, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
         assert found[index].text == text
+
+
+class WithoutPrompt:
+    """A processor that sees what comes after the prompt."""
+
+    def __init__(self, processor: Any, length: int) -> None:
+        self.processor, self.length = processor, length
+
+    def __call__(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        return self.processor(ids[:, self.length :], logits)
 
 
 @pytest.mark.filterwarnings("ignore:Position ids are not supported")

@@ -1,7 +1,8 @@
 """Batched greedy decoding and answer likelihoods on bare token ids.
 
 Covered: decoder-only and encoder-decoder models, LoRA and prompt tuning, rows that leave the batch as they finish, the
-repetition penalty that a model's own generation config asks for, the language-model head on answer positions only.
+repetition penalty and the ban on repeated n-grams that a model's own generation config asks for, the language-model
+head on answer positions only.
 Not covered: text, prompt formats and batch sizes (`completer`), sampling.
 """
 
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import NoRepeatNGramLogitsProcessor, PreTrainedModel, RepetitionPenaltyLogitsProcessor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, EncoderDecoderCache
 
 from medtune.types import Sample
@@ -160,8 +161,17 @@ def state_of(model: PreTrainedModel | PeftModel, rows: Sequence[list[int]]) -> S
     """The beginning of a batch of prompts; whoever steps it does so under `torch.no_grad`."""
     base = base_of(model)
     state = (_EncoderDecoder if base.config.is_encoder_decoder else _Decoder)(model, rows)
-    penalty = getattr(getattr(base, "generation_config", None), "repetition_penalty", None) or 1.0
-    return state if penalty == 1.0 else _Penalised(state, penalty)
+    processors = _processors(getattr(base, "generation_config", None))
+    return _Processed(state, processors) if processors else state
+
+
+def _processors(config: Any) -> list[Any]:
+    """What keeps small models from going round in circles, as far as the model's own generation config asks for it."""
+    penalty, size = getattr(config, "repetition_penalty", None), getattr(config, "no_repeat_ngram_size", None)
+    return [
+        *([RepetitionPenaltyLogitsProcessor(penalty)] if penalty not in (None, 1.0) else []),
+        *([NoRepeatNGramLogitsProcessor(size)] if size else []),
+    ]
 
 
 class _Decoder:
@@ -219,29 +229,27 @@ class _EncoderDecoder:
         self.encoded.last_hidden_state = self.encoded.last_hidden_state[kept]
 
 
-class _Penalised:
-    """Tokens of the answer so far lose probability: small models go round in circles otherwise.
+class _Processed:
+    """Logits after transformers' processors, which see the answer so far and not the prompt: an answer may name what
+    was asked about, and chat templates put the end token into the prompt."""
 
-    As transformers computes it, but that the prompt's tokens are left alone: an answer may name what was asked about,
-    and chat templates put the end token into the prompt.
-    """
-
-    def __init__(self, state: State, penalty: float) -> None:
-        self.state, self.penalty = state, penalty
+    def __init__(self, state: State, processors: Sequence[Any]) -> None:
+        self.state, self.processors = state, processors
 
     def start(self) -> Tensor:
         logits = self.state.start()
-        self.used = torch.zeros_like(logits, dtype=torch.bool)
+        self.answers = torch.empty(len(logits), 0, dtype=torch.long, device=logits.device)
         return logits
 
     def step(self, tokens: Tensor) -> Tensor:
-        self.used.scatter_(1, tokens[:, None], True)
+        self.answers = torch.cat([self.answers, tokens[:, None]], 1)
         logits = self.state.step(tokens)
-        lowered = torch.where(logits > 0, logits / self.penalty, logits * self.penalty)
-        return torch.where(self.used, lowered, logits)
+        for process in self.processors:
+            logits = process(self.answers, logits)
+        return logits
 
     def keep(self, kept: Tensor) -> None:
-        self.used = self.used[kept]
+        self.answers = self.answers[kept]
         self.state.keep(kept)
 
 
