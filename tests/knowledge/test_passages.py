@@ -37,6 +37,22 @@ def test_the_starter_library_gives_a_passage_per_section():
     assert len({e.passage.id for e in entries}) == len(entries)
 
 
+def test_a_library_of_ones_own_may_name_its_columns(tmp_path):
+    row = {
+        "subject": "Gout",
+        "questions": ["What is gout?"],
+        "in_short": "Gout makes joints swell and hurt.",
+        "reviewed": True,
+    }
+    (tmp_path / "own.jsonl").write_text(
+        json.dumps(row | {"lay_words": ["big toe on fire"], "reviewed_on": "2025-02-03"})
+    )
+    (entry,) = read_entries([KnowledgeSource(path=str(tmp_path / "own.jsonl"), columns={"topic": "subject"})])
+    assert (entry.passage.title, entry.passage.date, entry.passage.reviewed) == ("Gout", "2025-02-03", True)
+    assert entry.names == ("Gout",)
+    assert entry.questions == ("big toe on fire", "What is gout?")
+
+
 def test_a_medquad_answer_is_one_passage_however_long(tmp_path):
     (tmp_path / "gout.xml").write_text(MEDQUAD.format(answer=LONG))
     (found,) = read_entries([KnowledgeSource(path=str(tmp_path), layout="medquad_xml")])

@@ -35,6 +35,7 @@ LIBRARY_SECTIONS = {
     "see_doctor": ("When to see a doctor", "see a doctor"),
     "emergency": ("When it is an emergency", "emergency"),
 }
+LIBRARY_FACTS = ("topic", "synonyms", "lay_words", "questions", "links", "reviewed", "reviewed_on")
 _CELL = re.compile(r"\d ?%|\w - (?=[A-Z])")
 _LINK = re.compile(r"https?://|Genetic Testing Registry|MedlinePlus Encyclopedia:|These resources ")
 _TABLE = "The Human Phenotype Ontology provides the following list"
@@ -147,7 +148,7 @@ def _from_layout(source: KnowledgeSource, data_source: Source, place: str) -> It
 
 def _library(source: KnowledgeSource, row: Row) -> Iterator[Entry]:
     """A passage per section. All are found by the entry's names and ways of asking."""
-    values = {name: row.values.get(source.columns.get(name, name)) for name in (*row.values, *LIBRARY_SECTIONS)}
+    values = {name: row.values.get(source.columns.get(name, name)) for name in (*LIBRARY_FACTS, *LIBRARY_SECTIONS)}
     title = str(values["topic"])
     names = (title, *_texts(values.get("synonyms")))
     asked = (*_texts(values.get("lay_words")), *_texts(values.get("questions")))  # `hurts all over` names nothing
