@@ -295,12 +295,13 @@ def test_axe_finds_nothing_serious(make_page, scheme):
     assert serious() == []
 
 
-def test_in_spanish(make_page):
+def test_in_spanish(make_page, tuned):
     page = make_page("/es/")
     assert page.evaluate("document.documentElement.lang") == "es"
     ask(page, "dolor de pecho")
     assert "Puede ser una emergencia" in page.get_by_role("alert").inner_text()
     assert page.get_by_role("link", name="Llame al 112").is_visible()
+    assert tuned.languages[-1] == "es"
 
 
 def test_two_runs_side_by_side_blind(page, store):

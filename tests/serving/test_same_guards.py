@@ -14,6 +14,7 @@ from medtune.assistant import terminal
 from medtune.assistant.assistant import Assistant
 from medtune.models.remote import RemoteEngine
 from medtune.recipe_assistant import AssistantSection, GuardsSection
+from medtune.types import Message
 
 from .conftest import app_of, running
 
@@ -67,6 +68,15 @@ def test_the_same_message_meets_the_same_decision(assistants, server, capsys, me
         streamed = [c["medtune"]["verdict"] for c in chunks if "verdict" in c.get("medtune", {})]
         assert streamed == expected
         assert chunks[-1]["medtune"]["verdicts"] == expected
+
+
+def test_the_fixed_texts_come_in_the_page_s_language(assistants):
+    asked = (Message("user", MESSAGES[0]),)
+    spanish = assistants["local"].in_language("es").reply(asked)
+    assert spanish.language == "es"
+    assert "Llame" in spanish.text
+    assert [asdict(v) for v in spanish.verdicts] == [asdict(v) for v in assistants["local"].reply(asked).verdicts]
+    assert assistants["local"].in_language("xx") == assistants["local"]
 
 
 def test_what_the_page_asks_is_what_the_assistant_says(assistants):

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import get_args
 
 from medtune.assistant import answer
 from medtune.assistant.draft import Draft
@@ -71,6 +72,11 @@ class Assistant:
         """The fixed texts in the section's language."""
         country, language = self.section.country, self.section.language
         return wording(language, number("emergency", country, language))
+
+    def in_language(self, code: str) -> Assistant:
+        """The same with its fixed texts in that language; itself where it has none in it."""
+        known = get_args(AssistantSection.model_fields["language"].annotation)
+        return replace(self, section=self.section.model_copy(update={"language": code})) if code in known else self
 
     def reply(self, messages: Sequence[Message], sampling: Sampling | None = None) -> Reply:
         """The reply to a conversation that ends with the user's turn: the last event of `stream`."""

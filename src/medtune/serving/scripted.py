@@ -75,8 +75,14 @@ class ScriptedAssistant:
     cut_after: int | None = None
     engine: ScriptedEngine | None = field(default_factory=ScriptedEngine)
     generated: int = 0
+    languages: list[str] = field(default_factory=list)
     calls: list[tuple[tuple[Message, ...], Sampling | None]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def in_language(self, code: str) -> ScriptedAssistant:
+        """Itself; `languages` keeps what was asked for."""
+        self.languages.append(code)
+        return self
 
     def check(self, messages: Sequence[Message]) -> Mapping[str, Verdict]:
         text = next((m.content for m in reversed(messages) if m.role == "user"), "").lower()

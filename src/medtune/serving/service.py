@@ -38,6 +38,7 @@ class Assistant(Protocol):
 
     @property
     def engine(self) -> Engine | None: ...
+    def in_language(self, code: str) -> Assistant: ...
     def check(self, messages: Sequence[Message]) -> Mapping[str, Verdict]: ...
     def stream(self, messages: Sequence[Message], sampling: Sampling | None = None) -> Iterator[Event]: ...
 
@@ -67,13 +68,17 @@ class Limits:
 
 @dataclass(frozen=True)
 class Ask:
-    """One request. `conversation` continues a stored one; `owner` is the key's id, empty without one."""
+    """One request. `conversation` continues a stored one; `owner` is the key's id, empty without one.
+
+    `language` is that of the fixed texts; empty takes the run's.
+    """
 
     model: str
     messages: tuple[Message, ...]
     sampling: Sampling | None = None
     conversation: str = ""
     owner: str = ""
+    language: str = ""
 
 
 @dataclass(eq=False)
@@ -263,7 +268,9 @@ class Service:
 
     def _draw(self, run: Served, answer: Answer, hand_over: Callable[[Event], None]) -> None:
         """In a thread: everything that the assistant says, until it ends or nobody listens any more."""
-        events = run.assistant.stream(answer.ask.messages, answer.ask.sampling)
+        ask = answer.ask
+        assistant = run.assistant.in_language(ask.language) if ask.language else run.assistant
+        events = assistant.stream(ask.messages, ask.sampling)
         clock = self.metrics.clock(answer._start)
         for event in events:
             if answer._gone.is_set():

@@ -152,7 +152,7 @@ class Chat:
         turn = talk.turns[-1]
         try:
             self.access.count(request.client.host if request.client else "")
-            answer = self.service.start(Ask(model, talk.messages(), conversation=talk.id))
+            answer = self.service.start(Ask(model, talk.messages(), conversation=talk.id, language=self.texts["code"]))
         except ServingError as error:
             turn.state, turn.error = "failed", str(error)
             yield self._settled(talk, self.texts["failed"]) | {self.question: ""}

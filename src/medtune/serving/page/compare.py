@@ -74,7 +74,9 @@ class Compare:
         try:
             for model in models:
                 self.access.count(request.client.host if request.client else "")
-                answers.append(self.service.start(Ask(model, (Message("user", question.strip()),))))
+                answers.append(
+                    self.service.start(Ask(model, (Message("user", question.strip()),), language=self.texts["code"]))
+                )
             drawing = asyncio.gather(*(_fill(turn, answer) for turn, answer in zip(turns, answers, strict=True)))
             while not drawing.done():
                 yield self._sides(turns) | {self.ballot: gr.update(visible=False), self.said: render.status("")}
