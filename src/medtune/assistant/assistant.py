@@ -170,7 +170,7 @@ def _broken(draft: Draft) -> Iterator[Event]:
     if draft.urgency != "emergency":
         yield from draft.disclose()
     words = draft.wording.fixed("broken")
-    if draft.sections:
+    if any(section.name != "notice" for section in draft.sections):
         words = (*draft.wording.fixed("cut_off"), *words[1:])
     yield from draft.say_all("notice", words)
 
