@@ -175,7 +175,10 @@ LIMITS = {
     "scope": (Limit("patients", True, 0.01), Limit("written", True, 0.1), Limit("written", False, 0.06)),
     "emergency": (Limit("written", True, 0.05), Limit("written", False, 0.05), Limit("patients", False, 0.01)),
     "injection": (Limit("written", True, 0.1), Limit("written", False, 0.05), Limit("patients", False, 0.005)),
-    "crisis": (Limit("written", True, 0.05), Limit("written", False, 0.08), Limit("patients", False, 0.005)),
+    "crisis": (
+        *(Limit("written", True, 0.05), Limit("written", False, 0.08)),
+        *(Limit("patients", False, 0.005), Limit("neighbours", False, 0.01)),
+    ),
 }
 
 
@@ -231,9 +234,20 @@ def alarm_examples(name: str, data: Path) -> list[Example]:
     asked += [replace(e, label=e.text in alarms) for e in library_questions(False)]
     return [
         *(Example(_told(c), c.labels[name], "written") for c in _written(name)),
+        *_neighbours(name),
         *(e for e in asked if e.group not in unclear and e.text not in unclear),
         *(Example(c.text, False, "general", 0.5) for c in _written("scope") if not c.labels["in_scope"]),
     ]
+
+
+def _neighbours(name: str) -> list[Example]:
+    """What was written for the other alarm and is none of this: a crisis may be an emergency, a poisoning a crisis."""
+    other = {"emergency": "crisis", "crisis": "emergency"}.get(name)
+    if other is None:
+        return []
+    may_be = ("poisoning", "overdose", "unconscious", "short")
+    written = [c for c in _written(other) if not c.labels[other] or (name == "crisis" and c.kind not in may_be)]
+    return [Example(_told(c), False, "neighbours", 0.5) for c in written]
 
 
 def _told(case: cases.Case) -> str:
