@@ -1,4 +1,4 @@
-"""850 questions x 2 systems: CPU seconds for all scores, all intervals and p values at 10,000 resamples, and the report.
+"""850 questions x 2 systems: CPU seconds for scores, for intervals and p values at 10,000 resamples, for the report.
 
 Answers are MedQuAD's where ../shared/data is there, else made up: each system answers with another question's answer,
 cut at 200 words. Topics are groups of one to five questions.

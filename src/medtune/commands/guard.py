@@ -33,7 +33,7 @@ def evaluate(
     encoder: EncoderName = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Sensitivity, specificity and AUROC on lines labelled `emergency`, `crisis`, `in_scope` or `injection`, and every miss."""
+    """Sensitivity, specificity, AUROC on lines labelled `emergency`, `crisis`, `in_scope`, `injection`; every miss."""
     from medtune.assistant import cases, guard_report
 
     given = cases.read(file)
