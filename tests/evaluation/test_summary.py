@@ -176,6 +176,17 @@ def test_the_gap_between_seen_and_unseen_topics_is_told_with_both_figures(record
     assert f"The gap is {seen - unseen:+.3f}" in sentence
     assert sentence.index("Seen topics") < sentence.index("base 0.15") < sentence.index("Unseen topics")
     assert sentence.count(" to ") >= 2, "both intervals"
+    assert sentence.count("Bits per byte") == 1
+    assert "has learned those topics" not in sentence, "the likelihoods are the same here"
+
+
+def test_the_gap_shows_in_the_likelihood_where_the_answers_hide_it(record):
+    def tuned(nll):
+        return {"tuned": {"metrics": summary.system_metrics("tuned", system(record, 0.3, nll), BOOTSTRAP)}}
+
+    sentence = gap(tuned(3.0), tuned(1.0))
+    assert "not measurably better" in sentence
+    assert sentence.endswith("so it has learned those topics beyond what carries over.")
 
 
 def test_no_gap_is_told_where_none_was_measured(record):

@@ -94,13 +94,27 @@ def gap(unseen: Mapping[str, Any], seen: Mapping[str, Any]) -> str:
         f"Seen topics in other words: tuned ROUGE-L {figures[1]}. Unseen topics: {figures[0]}. "
         f"The gap is {phrasings['value'] - topics['value']:+.3f}"
     )
+    likely = _likelihoods(unseen["tuned"]["metrics"][SECONDARY], seen["tuned"]["metrics"][SECONDARY])
     if None in (topics["low"], phrasings["low"]):
-        return f"{opening}; there are too few topics to say how sure it is."
+        return f"{opening}; there are too few topics to say how sure it is.{likely}"
     if phrasings["low"] > topics["high"]:
-        return f"{opening}: that much comes from the topics in training and does not carry over to others."
+        return f"{opening}: that much comes from the topics in training and does not carry over to others.{likely}"
     if topics["low"] > phrasings["high"]:
-        return f"{opening}: the unseen topics are the easier ones here, so look at the data before you believe either."
-    return f"{opening}, and the intervals overlap: on topics from training it is not measurably better than on others."
+        return f"{opening}: the unseen topics are the easier ones here, so look at the data first.{likely}"
+    return (
+        f"{opening}, and the intervals overlap: its answers are not measurably better on topics from training.{likely}"
+    )
+
+
+def _likelihoods(topics: Mapping[str, Any] | None, phrasings: Mapping[str, Any] | None) -> str:
+    """What the likelihood of the reference answers says beside the answers; nothing where it was not measured."""
+    if topics is None or phrasings is None or None in (topics["low"], phrasings["low"]):
+        return ""
+    figures = (
+        f" Bits per byte of the reference answers: {phrasings['value']:.3f} there, {topics['value']:.3f} elsewhere"
+    )
+    is_known = phrasings["high"] < topics["low"]
+    return f"{figures}{', so it has learned those topics beyond what carries over' if is_known else ''}."
 
 
 def _interval(value: Mapping[str, Any]) -> str:
