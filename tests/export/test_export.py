@@ -101,31 +101,46 @@ def test_another_chat_template_is_refused(tuned, tmp_path):
         merge.merge(other, run_dir, tmp_path / "merged")
 
 
-@pytest.mark.parametrize("weights", ["adapter", "merged"])
-def test_hub_folder_holds_weights_and_a_card_with_the_runs_numbers(tuned, tmp_path, weights):
+def test_hub_folder_holds_weights_and_a_card_with_the_runs_numbers(tuned, tmp_path):
     recipe, run_dir = tuned
-    hub.prepare(recipe, run_dir, tmp_path / "hub", weights)
+    hub.prepare(recipe, run_dir, tmp_path / "hub", "merged")
     card = (tmp_path / "hub" / "README.md").read_text()
     _, head, body = card.split("---\n", 2)
-    facts = yaml.safe_load(head)
-    assert facts["library_name"] == {"adapter": "peft", "merged": "transformers"}[weights]
+    assert yaml.safe_load(head)["library_name"] == "transformers"
     summary = read_json(run_dir.evaluation / "summary.json")
     assert summary["verdict"]["sentence"] in body
     value = summary["systems"]["tuned"]["metrics"]["rouge_l"]
     assert f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})" in body
     assert "Not for patients" in body
-    assert "| CC0 |" in body
-    assert str(run_dir.path.parent) not in card.replace(str(run_dir.path.parent / "chat.jsonl"), "")
-    name = {"adapter": "adapter_model", "merged": "model"}[weights]
-    assert (tmp_path / "hub" / f"{name}.safetensors").exists()
+    assert "| chat.jsonl | CC0 |" in body
+    assert "answers nearly repeated 0.0%" in body
+    assert str(run_dir.path.parent) not in card
+    assert (tmp_path / "hub" / "model.safetensors").exists()
     assert AutoTokenizer.from_pretrained(str(tmp_path / "hub")).chat_template
+
+
+def test_an_adapter_is_published_for_a_base_that_others_have(tuned, tmp_path, monkeypatch):
+    recipe, run_dir = tuned
+    with pytest.raises(RecipeError, match="is not on the Hub"):
+        hub.prepare(recipe, run_dir, tmp_path / "hub", "adapter")
+    monkeypatch.setattr(hub, "is_published", lambda _: True)
+    for _ in range(2):  # a second export replaces the first
+        hub.prepare(recipe, run_dir, tmp_path / "hub", "adapter")
+    assert read_json(tmp_path / "hub" / "adapter_config.json")["base_model_name_or_path"] == recipe.model.base
+    assert (tmp_path / "hub" / "adapter_model.safetensors").exists()
+    assert str(run_dir.path.parent) not in (tmp_path / "hub" / "README.md").read_text()
+
+
+def test_logits_that_are_no_numbers_are_a_difference():
+    good, bad = torch.ones(2, 3), torch.full((2, 3), float("nan"))
+    assert not merge.difference([good, good], [good, bad]) <= merge.MERGED
 
 
 def test_a_run_without_evaluation_says_so_in_its_card(tuned, tmp_path):
     recipe, run_dir = tuned
     copy = shutil.copytree(run_dir.path, tmp_path / "run")
     shutil.rmtree(copy / "evaluation")
-    hub.prepare(recipe, RunDir(copy), tmp_path / "hub", "adapter")
+    hub.prepare(recipe, RunDir(copy), tmp_path / "hub", "merged")
     assert "This run has not been evaluated" in (tmp_path / "hub" / "README.md").read_text()
 
 

@@ -72,14 +72,17 @@ def rules() -> tuple[Rule, ...]:
 
 
 def verdict(messages: Sequence[Message], score_of: Callable[[str], float], threshold: float) -> Verdict:
-    """Fires where a user turn holds an instruction to the assistant about itself; the surest of the last turns counts.
+    """Fires where a turn holds an instruction to the assistant about itself; the surest counts.
 
-    `score_of` scores one text; a rule adds its own certainty. Raises ValueError without a user turn.
+    `score_of` scores one text; a rule adds its own certainty. Older turns, and the assistant's own (a client can make
+    them up), are read by the rules alone. Raises ValueError without a user turn.
     """
     turns = [message.content for message in messages if message.role == "user" and message.content.strip()]
     if not turns:
         raise ValueError("no user turn to look at")
+    answered = [message.content for message in messages if message.role == "assistant"]
     found = [(find(turn), score_of(turn)) for turn in turns[-_TURNS:]]
+    found += [(find(turn), 0.0) for turn in (*turns[:-_TURNS], *answered)]
     (kind, sure, words), learnt = max(found, key=lambda pair: _both(pair[0][1], pair[1]))
     score = _both(sure, learnt)
     if score < threshold:

@@ -2,7 +2,7 @@
 
 The rule: the system text and the last question always stay. The oldest turns go first, question and answer together,
 then the passages that fit worst; at last the middle of the question, since people ask at the beginning or at the end.
-Not covered: what the search sees (`query`); guards always see the whole conversation.
+Not covered: what the search sees (`query`) and what the guards read (`guards`).
 """
 
 from __future__ import annotations

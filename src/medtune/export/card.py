@@ -32,13 +32,15 @@ def model_card(recipe: Recipe, run_dir: RunDir, weights: str) -> str:
     summary = read_json(path) if (path := run_dir.evaluation / "summary.json").exists() else None
     manifest = run_dir.manifest()
     data = read_json(run_dir.data / "data_card.json")
-    base = manifest.get("base", {}).get("id", recipe.model.base)
+    base = recipe.model.base if is_published(recipe.model.base) else shown(recipe.model.base)
     page = _template().render(
         recipe=recipe,
         weights=weights,
         base=base,
         commit=manifest.get("base", {}).get("commit"),
-        licences=manifest.get("licences", {}),
+        licence=manifest.get("licences", {}).get("base", "see its publisher"),
+        sources={shown(path): names for path, names in manifest.get("licences", {}).get("data", {}).items()},
+        leakage=data.get("leakage") or {},
         template=manifest.get("chat_template", {}),
         data=data,
         tuning=read_json(run_dir.path / "tuning.json"),
@@ -69,6 +71,15 @@ def is_published(base: str) -> bool:
     return base not in ("scratch", "starter") and not Path(base).exists()
 
 
+def shown(path: str) -> str:
+    """A base or source as strangers may read it: of a path on this machine only the name."""
+    if path == "scratch":
+        return "random weights"
+    if path == "starter":
+        return "medtune's embedded starter"
+    return Path(path).name if Path(path).exists() or Path(path).is_absolute() else path
+
+
 def score_rows(summary: dict[str, Any]) -> Iterable[tuple[str, list[str]]]:
     """For each metric its name and every system's value with its interval; an unmeasured value is a dash."""
     for key, name in SHOWN.items():
@@ -87,4 +98,5 @@ def _value(value: dict[str, float] | None) -> str:
 def _template() -> Any:
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["percent"] = lambda share: "not measured" if share is None else f"{share:.1%}"
     return environment.get_template("card.md.j2")

@@ -1,7 +1,7 @@
 """`medtune export RUN --to hub`: the folder of a repository on the Hub, and its upload.
 
 Covered: adapter or merged weights, tokenizer with the run's chat template, model card; an upload that goes on after an
-interruption. Not covered: accounts (HF_TOKEN in the environment, as every Hub tool reads it) and Spaces (`space`).
+interruption. Not covered: accounts (HF_TOKEN in the environment, as every Hub tool reads it) and Spaces.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from medtune.errors import PrerequisiteError, RunDirError
+from medtune.errors import PrerequisiteError, RecipeError, RunDirError
 from medtune.export import merge as merging
-from medtune.export.card import model_card
+from medtune.export.card import is_published, model_card
 from medtune.recipe import Recipe
-from medtune.run_dir import RunDir, write_json, write_text
+from medtune.run_dir import RunDir, read_json, write_json, write_text
 
 
 def prepare(recipe: Recipe, run_dir: RunDir, folder: Path, weights: str) -> None:
@@ -26,12 +26,22 @@ def prepare(recipe: Recipe, run_dir: RunDir, folder: Path, weights: str) -> None
                 f"{run_dir.adapter}: no adapter lies here. A fully tuned model is exported with --weights merged; "
                 f"where nothing was tuned, run: medtune run RECIPE --out {run_dir.path}"
             )
+        if not is_published(recipe.model.base):
+            raise RecipeError(
+                f"model.base: {recipe.model.base} is not on the Hub, so nobody else could load this adapter. "
+                "Export the merged model: --weights merged."
+            )
         merging.require_free(folder)
         template, tokenizer = merging.opened(recipe, run_dir)
+        new = folder.with_name(f".{folder.name}.new")
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.copytree(run_dir.adapter, new)
+        merging.write_tokenizer(new, template, tokenizer)
+        facts = read_json(new / "adapter_config.json")
+        write_json(new / "adapter_config.json", {**facts, "base_model_name_or_path": recipe.model.base})
+        write_json(new / "medtune.json", {"chat_template": template.hash})
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(run_dir.adapter, folder)
-        merging.write_tokenizer(folder, template, tokenizer)
-        write_json(folder / "medtune.json", {"chat_template": template.hash})
+        new.rename(folder)
     write_text(folder / "README.md", model_card(recipe, run_dir, weights))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -198,7 +199,8 @@ class SampleAnswers(TrainerCallback):
         )
         shown = " ".join(texts[0].split())[:ANSWER_SHOWN]
         self.console.print(
-            f"    [dim]{self.conversations[0].question[:ANSWER_SHOWN]}[/] → {shown or '(nothing)'}", highlight=False
+            f"    [dim]{escape(self.conversations[0].question[:ANSWER_SHOWN])}[/] → {escape(shown) or '(nothing)'}",
+            highlight=False,
         )
 
 
