@@ -7,13 +7,15 @@ import contextlib
 import json
 import threading
 import time
+from dataclasses import replace
 
 import httpx2 as httpx
 import openai
 import pytest
 
 from medtune.serving.scripted import ScriptedAssistant
-from medtune.serving.service import Limits
+from medtune.serving.service import Ask, Limits, Served, Service
+from medtune.types import Message
 
 from .conftest import app_of, running, wait_for
 
@@ -256,6 +258,13 @@ def test_parameters_reach_the_assistant(server, assistant):  # 7
     assert (sampling.max_new_tokens, sampling.temperature, sampling.stop, sampling.seed) == (5, 0.0, ("END",), None)
 
 
+def test_without_a_number_of_tokens_the_run_s_own_holds(server, assistant, monkeypatch):
+    served = server.service.served
+    monkeypatch.setitem(served, "tuned", replace(served["tuned"], max_new_tokens=33))
+    post(server, {"model": "tuned", "messages": QUESTION})
+    assert assistant.calls[-1][1].max_new_tokens == 33
+
+
 REFUSED = {
     "n": 2,
     "logprobs": True,
@@ -421,6 +430,25 @@ def test_health_and_readiness(server, assistant):  # 12
     assert http.get(server.url + "/healthz").status_code == 200
     assistant.engine.is_dead = False
     assert wait_for(lambda: http.get(server.url + "/readyz").status_code == 200)
+
+
+def test_an_engine_that_is_busy_with_an_answer_is_not_away(assistant, monkeypatch):  # 12
+    """The probe waits for an engine that does one thing at a time."""
+    release = threading.Event()
+    monkeypatch.setattr(assistant.engine, "stream", lambda *_: iter([release.wait(20)]))
+    assistant.seconds_per_word, assistant.default = 0.05, "word " * 400
+
+    async def ask() -> tuple[tuple[str, ...], tuple[str, ...]]:
+        service = Service([Served("tuned", assistant)], limits=Limits(probe_seconds=0.5))
+        silent = await service.probe()
+        answer = service.start(Ask("tuned", (Message("user", "Tell me everything"),)))
+        busy = await service.probe()
+        answer.close()
+        release.set()
+        await service.aclose()
+        return silent, busy
+
+    assert asyncio.run(ask()) == (("tuned",), ())
 
 
 def test_metrics_count_without_texts(server):  # 12

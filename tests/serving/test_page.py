@@ -240,6 +240,14 @@ def test_nothing_that_is_written_becomes_markup(page, tuned):
     assert page.locator("#log img").count() == 0
 
 
+def test_too_long_a_question_is_explained_and_not_asked(page, tuned):
+    page.fill(ASK, "x" * 100_001)
+    page.click("#send")
+    page.get_by_text("A conversation may have 100000 characters in all.").wait_for()
+    assert not tuned.calls
+    assert page.locator(LOG).count() == 0
+
+
 def test_examples_start_a_conversation(page):
     page.get_by_role("button", name="How is high blood pressure treated?").click()
     page.wait_for_selector(LOG)

@@ -34,7 +34,7 @@ def test_every_language_has_the_same_texts():
     english = texts("en")
     for code in languages():
         assert shape(texts(code)) == shape(english)
-        for key in ("call", "source", "withheld_many", "voted"):
+        for key in ("call", "source", "withheld_many", "voted", "too_long"):
             fields = english[key].split("{")[1:]
             assert all("{" + field.split("}")[0] + "}" in texts(code)[key] for field in fields)
 

@@ -85,6 +85,13 @@ def test_a_run_whose_hashes_differ_is_refused(run, monkeypatch):
         server.run({"a": (recipe_file.load(run / "recipe.json"), RunDir(run))}, None, Options(port=0))
 
 
+def test_a_served_run_keeps_its_own_number_of_tokens(run, monkeypatch):
+    monkeypatch.setattr(server, "open_assistant", lambda *_: None)
+    recipe = recipe_file.load(run / "recipe.json")
+    recipe = recipe.model_copy(update={"assistant": recipe.assistant.model_copy(update={"max_new_tokens": 33})})
+    assert server.open_run("a", recipe, RunDir(run), None).max_new_tokens == 33
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serve_says_where_serves_and_ends_cleanly(run, tmp_path, number):

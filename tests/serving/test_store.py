@@ -162,6 +162,15 @@ def test_a_database_that_cannot_be_opened_is_explained(url):
         Store(url, mask)
 
 
+def test_a_new_database_is_its_owners_alone_and_what_is_deleted_is_overwritten(tmp_path):
+    store = Store(f"sqlite:///{tmp_path}/chats.db", mask)
+    store.add_turn(A, B, TURNS, REPLY, "tuned")
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.glob("chats.db*")} == {0o600}
+    store.delete(A)
+    store.close()
+    assert b"Why am I tired?" not in (tmp_path / "chats.db").read_bytes()
+
+
 def test_sqlite_writes_ahead(tmp_path):
     Store(f"sqlite:///{tmp_path}/chats.db", mask).close()
     connection = sqlite3.connect(tmp_path / "chats.db")
@@ -208,6 +217,14 @@ def test_a_conversation_by_id_feedback_and_delete_over_http(stored):
     assert http.delete(path).json()["deleted"]
     assert http.delete(path).status_code == 404
     assert store.rows(messages) == []
+
+
+def test_a_conversation_of_an_uppercase_id_can_be_deleted(stored):
+    store, http = stored
+    id = "ABCDEF00-0000-4000-8000-00000000000A"
+    http.post("/v1/chat/completions", json=body("tired?", metadata={"conversation": id}))
+    assert store.rows(conversations)[0]["id"] == id.lower()
+    assert http.delete(f"/v1/conversations/{id}").status_code == 200
 
 
 def test_a_store_that_fails_keeps_the_reply_back_but_no_emergency(stored, caplog):

@@ -25,7 +25,6 @@ from medtune.serving.service import Answer, Ask, Service
 from medtune.serving.store import Store
 from medtune.types import Reply
 
-MOST_TOKENS = 256
 EVENT_STREAM = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 # FastAPI could hand requests, texts included, to a collector named in the environment.
 NO_TELEMETRY: Any = dict.fromkeys(("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False)
@@ -110,7 +109,7 @@ async def chat(body: wire.ChatRequest, request: Request, service: Serving, owner
     ask = Ask(
         run.id,
         wire.messages_of(body),
-        wire.sampling_of(body, MOST_TOKENS),
+        wire.sampling_of(body, run.max_new_tokens),
         (body.metadata and body.metadata.conversation) or "",
         owner,
     )

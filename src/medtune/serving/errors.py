@@ -72,7 +72,7 @@ def store_away() -> ServingError:
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Give every error of `app` the one shape."""
+    """Give every error of `app`'s own routes the one shape; an application mounted in it has its own."""
     app.add_exception_handler(ServingError, _serving_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)

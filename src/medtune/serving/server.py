@@ -21,7 +21,7 @@ from rich.console import Console
 
 from medtune.assistant.open import open_assistant
 from medtune.assistant.privacy import mask
-from medtune.errors import PrerequisiteError, RunDirError
+from medtune.errors import PrerequisiteError
 from medtune.models.engine import Engine
 from medtune.models.remote import RemoteEngine
 from medtune.recipe import Recipe
@@ -73,10 +73,8 @@ def open_run(name: str, recipe: Recipe, home: RunDir, engine_url: str | None) ->
     """One run, its model in this process or under its name behind `engine_url`."""
     engine: Engine | None = RemoteEngine(engine_url, name) if engine_url else None
     assistant = open_assistant(recipe, home, engine)
-    if not home.manifest_path.exists():
-        raise RunDirError(f"{home.path}: no run here. Make one: medtune run RECIPE --out {home.path}")
     created = int(home.manifest_path.stat().st_mtime)
-    return Served(name, assistant, created, home.path / "report.html")
+    return Served(name, assistant, created, home.path / "report.html", recipe.assistant.max_new_tokens)
 
 
 def _access(options: Options) -> Access:

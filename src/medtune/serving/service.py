@@ -1,4 +1,4 @@
-"""The one way to an answer: page, API and terminal ask the service, so that nothing can go round a guard.
+"""The one way to an answer over HTTP: page and API ask the service, so that nothing can go round a guard.
 
 Covered: which run answers, a bounded number of running and waiting requests, cancelling, time limits, what is stored
 and counted. Not covered: what is said (`assistant`), HTTP (`api`), the page (`page`), who may ask (`keys`, `limits`).
@@ -29,6 +29,9 @@ from medtune.serving.metrics import Metrics
 from medtune.serving.store import Store, StoreError
 from medtune.types import Event, Message, Reply, Verdict
 
+FIXED = frozenset({"disclosure", "disclaimer", "escalation", "notice"})
+"""Sections that come without an engine."""
+
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -45,12 +48,16 @@ class Assistant(Protocol):
 
 @dataclass(frozen=True)
 class Served:
-    """A run that is served under the name `id`. `created` in seconds since 1970; `report` its report.html, if any."""
+    """A run that is served under the name `id`. `created` in seconds since 1970; `report` its report.html, if any.
+
+    `max_new_tokens` holds where a request names no number.
+    """
 
     id: str
     assistant: Assistant
     created: int = 0
     report: Path | None = None
+    max_new_tokens: int = 256
 
 
 @dataclass(frozen=True)
@@ -161,6 +168,7 @@ class Service:
         self._open: set[Answer] = set()
         self.away: tuple[str, ...] | None = None
         self._alive_at: dict[str, float] = {}
+        self._spoke_at: dict[str, float] = {}
         self._probing = ThreadPoolExecutor(len(self.served), thread_name_prefix="medtune-probe")
         self._probes: dict[str, asyncio.Future[bool]] = {}
         self._mean_seconds = 1.0
@@ -208,7 +216,10 @@ class Service:
             await asyncio.sleep(self.limits.probe_seconds)
 
     async def probe(self) -> tuple[str, ...]:
-        """Names of the runs whose engine is away. One that gave a token lately is not asked again."""
+        """Names of the runs whose engine is away. One that gave a token lately is not asked again.
+
+        An engine that leaves the question waiting is there as long as an answer of its run goes on.
+        """
         alive = await asyncio.gather(*(self._probe(run) for run in self.served.values()), return_exceptions=True)
         return tuple(id for id, is_alive in zip(self.served, alive, strict=True) if is_alive is not True)
 
@@ -234,8 +245,12 @@ class Service:
         # One thread for each run: a probe that hangs is waited for, not repeated.
         if run.id not in self._probes or self._probes[run.id].done():
             self._probes[run.id] = asyncio.ensure_future(asyncio.get_running_loop().run_in_executor(self._probing, ask))
-        async with asyncio.timeout(self.limits.probe_seconds):
-            is_alive = await asyncio.shield(self._probes[run.id])
+        try:
+            async with asyncio.timeout(self.limits.probe_seconds):
+                is_alive = await asyncio.shield(self._probes[run.id])
+        except TimeoutError:
+            # An engine that is busy with a long answer is not away.
+            return time.monotonic() - self._spoke_at.get(run.id, -math.inf) < self.limits.probe_seconds
         if is_alive:
             self._alive_at[run.id] = time.monotonic()
         return is_alive
@@ -280,6 +295,8 @@ class Service:
                 self.metrics.guard(event.verdict)
             if event.kind == "text":
                 clock.tick()
+                if event.section not in FIXED:
+                    self._spoke_at[run.id] = time.monotonic()
             if event.reply:
                 if event.reply.completion_tokens and not event.reply.is_error:
                     self._alive_at[run.id] = time.monotonic()

@@ -2,7 +2,7 @@
 
 Covered: one row per message under its UUID, masked before it is written; feedback on a message; votes between two runs;
 deleting a conversation; retention; the schema's version. Not covered: whether to store at all (the service's caller
-decides; the default is not to) and turning feedback into training data (`export`).
+decides; the default is not to) and turning feedback into training data.
 
 Invariant: what `add_turn` returned from is on disk; what it did not return from is not there at all. A question and its
 reply are written together. A new database gets today's tables; an older one is lifted by `MIGRATIONS`, whose entry n
@@ -14,8 +14,9 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy import (
@@ -107,6 +108,7 @@ class Store:
         try:
             self._engine = create_engine(url, pool_pre_ping=True)
             if make_url(url).get_backend_name() == "sqlite":
+                _create_private(make_url(url).database or "")
                 event.listen(self._engine, "connect", _prepare_sqlite)
             with self._engine.begin() as connection:
                 _migrate(connection)
@@ -186,7 +188,7 @@ class Store:
             return connection.execute(delete(conversations).where(old)).rowcount
 
     def rows(self, table: Table) -> list[Mapping[str, Any]]:
-        """Everything in one table, oldest first: what export and tests read."""
+        """Everything in one table, oldest first."""
         with self._writing() as connection:
             order = [table.c[name] for name in ("created", "position") if name in table.c]
             found = connection.execute(select(table).order_by(*order)).mappings().all()
@@ -238,8 +240,15 @@ def _migrate(connection: Connection) -> None:
     connection.execute(update(schema).values(version=newest))
 
 
+def _create_private(file: str) -> None:
+    """A new database's file, which its owner alone may read; SQLite gives its log the same mode."""
+    if file and not file.startswith((":memory:", "file:")):
+        with suppress(OSError):  # it is there, or SQLite says what is wrong
+            Path(file).touch(0o600, exist_ok=False)
+
+
 def _prepare_sqlite(connection: Any, _: Any) -> None:
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 

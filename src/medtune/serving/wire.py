@@ -49,7 +49,7 @@ def _text(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_text)]
 UUID = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
-Identifier = Annotated[str, Field(pattern=UUID)]
+Identifier = Annotated[str, Field(pattern=UUID), AfterValidator(str.lower)]
 
 
 class _Body(BaseModel):

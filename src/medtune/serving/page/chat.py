@@ -23,6 +23,7 @@ from medtune.serving.page.talk import TURNS, Talk, Turn, as_json, as_markdown, r
 from medtune.serving.page.texts import Texts
 from medtune.serving.service import Answer, Ask, Service
 from medtune.serving.store import Rating, Store
+from medtune.serving.wire import CHARACTERS
 
 FRAME_SECONDS = 0.12
 """The browser draws the growing answer no more often than this."""
@@ -147,6 +148,10 @@ class Chat:
     async def _ask(self, talk: Talk, question: str, model: str, request: gr.Request) -> Updates:
         session = request.session_hash or ""
         if session in self.answers:
+            return
+        if sum(len(turn.question) + len(turn.text) for turn in talk.turns[-(TURNS - 1) :]) + len(question) > CHARACTERS:
+            said = self.texts["too_long"].format(most=CHARACTERS)
+            yield {self.status: render.status(said, is_shown=True)}
             return
         talk.turns, talk.editing = [*talk.turns[-(TURNS - 1) :], Turn(question=question, model=self._name(model))], None
         turn = talk.turns[-1]

@@ -21,6 +21,7 @@ from medtune.serving.page.chat import FRAME_SECONDS
 from medtune.serving.page.talk import Turn
 from medtune.serving.page.texts import Texts
 from medtune.serving.service import Answer, Ask, Service
+from medtune.serving.wire import CHARACTERS
 from medtune.types import Message
 
 CHOICES = {"left": "better_left", "right": "better_right", "both": "both_good", "none": "none_good"}
@@ -66,6 +67,9 @@ class Compare:
         """Both answers as they grow, then the ballot."""
         if not question.strip():
             yield {self.said: render.status(self.texts["empty_question"], is_shown=True)}
+            return
+        if len(question) > CHARACTERS:
+            yield {self.said: render.status(self.texts["too_long"].format(most=CHARACTERS), is_shown=True)}
             return
         models = random.sample([left, right], 2) if blind else [left, right]
         names = [self.texts["side_a"], self.texts["side_b"]] if blind else models
