@@ -89,3 +89,31 @@ def test_a_number_must_stand_in_the_passage_that_is_cited() -> None:
 
 def test_without_passages_nothing_is_supported() -> None:
     assert Grounding().check("Gout hurts.", [], 0.0)[0].support == "unsupported"
+
+
+def says(passage: str, text: str) -> bool:
+    return Grounding().check(text, [Passage("p", passage, "")], 0.6)[0].support == "supported"
+
+
+def test_a_dose_by_weight_is_not_a_dose() -> None:
+    assert not says("Give 10 mg/kg of the medicine.", "Give 10 mg of the medicine.")
+    assert not says("Give 10 mg per kg of the medicine.", "Give 10 mg of the medicine.")
+    assert not says("Give 10 mg of the medicine.", "Give 10 mg/kg of the medicine.")
+    assert not says("Give 10 mg/kg/day of the medicine.", "Give 10 mg/day of the medicine.")
+    assert says("Give 10 mg/kg of the medicine.", "Give 10 mg per kilogram of the medicine.")
+    assert says("Give 10 mg of the medicine daily.", "Give 10 mg/day of the medicine.")
+
+
+def test_a_decimal_point_does_not_part_thousands() -> None:
+    assert not says("The tablet holds 1.250 mg of salt.", "The tablet holds 1250 mg of salt.")
+    assert says("The tablet holds 1,250 mg of salt.", "The tablet holds 1250 mg of salt.")
+    assert says("The tablet holds 1\u2009250 mg of salt.", "The tablet holds 1250 mg of salt.")
+
+
+@pytest.mark.parametrize("celsius", ["38 C", "38 °C", "38 degrees C", "38 degrees Celsius"])
+def test_fahrenheit_is_not_celsius(celsius: str) -> None:
+    passage = f"A temperature above {celsius} is a fever."
+    assert not says(passage, "A temperature above 38 F is a fever.")
+    assert not says(passage, "A temperature above 38 degrees F is a fever.")
+    assert says(passage, "A temperature above 38°C is a fever.")
+    assert says(passage, "A temperature above 38 degrees is a fever.")

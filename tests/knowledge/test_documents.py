@@ -58,6 +58,31 @@ def test_html_becomes_sections_without_navigation_and_scripts(tmp_path):
     ]
 
 
+def test_a_list_item_keeps_its_words_before_its_sublist(tmp_path):
+    (tmp_path / "pain.md").write_text("- Do not give ibuprofen\n  - to children with asthma\n- Rest\n")
+    (found,) = read_documents(tmp_path)
+    assert found.text == "- Do not give ibuprofen\n\n- to children with asthma\n\n- Rest"
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("<body><div>Do <b>not</b> run.</div><div><p>Rest.</p>Drink.</div></body>", "Do not run.\n\nRest.\n\nDrink."),
+        ("<body>Loose.<p>Same.</p><p>Same.</p>End.<!-- no --></body>", "Loose.\n\nSame.\n\nSame.\n\nEnd."),
+        ("<title>Pain</title>No body.<ul><li>Rest.</li></ul>", "No body.\n\n- Rest."),
+        ("<section>One.<article>Two.</article></section>", "One.\n\nTwo."),
+    ],
+)
+def test_text_in_a_wrapper_or_loose_is_read_in_its_order(tmp_path, page, text):
+    (tmp_path / "page.html").write_text(page)
+    assert [d.text for d in read_documents(tmp_path)] == [text]
+
+
+def test_a_heading_keeps_what_is_wrapped_in_it(tmp_path):
+    (tmp_path / "page.html").write_text("<h2><div>Care</div></h2><div>Rest.</div>")
+    assert [(d.section, d.text) for d in read_documents(tmp_path)] == [("Care", "Rest.")]
+
+
 def test_a_pdf_is_read_page_by_page(tmp_path):
     (tmp_path / "heart_failure.pdf").write_bytes(pdf_of("The heart pumps too little blood."))
     (found,) = read_documents(tmp_path)

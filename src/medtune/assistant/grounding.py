@@ -78,14 +78,18 @@ UNITS = {
         "ml milliliter milliliters millilitre millilitres cc", "l liter liters litre litres", "iu units unit",
         "second seconds sec", "minute minutes min mins", "hour hours hr hrs h", "day days", "week weeks wk wks",
         "month months", "year years yr yrs", "time times", "tablet tablets pill pills", "drop drops", "mmhg", "mmol",
-        "degree degrees c f", "inch inches", "cm centimeter centimeters centimetre", "mm", "calorie calories kcal",
+        "degree degrees", "c celsius centigrade", "f fahrenheit", "dl deciliter deciliters decilitre decilitres",
+        "inch inches", "cm centimeter centimeters centimetre", "mm", "calorie calories kcal",
     )
     for form in forms.split()
 }  # fmt: skip
 _NUMBER = re.compile(
-    rf"(?<![\w.])(?P<value>\d+(?:[.,]\d+)*|{'|'.join(NUMBER_WORDS)})(?![\d])[\s-]?°?\s?(?P<unit>%|[a-z]+\b)?"
+    rf"(?<![\w.])(?P<value>\d+(?:[.,]\d+)*|{'|'.join(NUMBER_WORDS)})(?![\d])[\s-]?°?\s?"
+    r"(?:degrees?\s(?=(?:[cf]|celsius|centigrade|fahrenheit)\b))?(?P<unit>%|[a-z]+\b)?"
+    rf"(?P<per>(?:\s?/\s?[a-z]\w*|\sper\s(?:{'|'.join(UNITS)})\b)*)"
 )
-_THOUSANDS = re.compile(r"(?<=\d)[.,](?=\d{3}(?!\d))")
+_PER = re.compile(r"/\s?(\w+)|\bper\s(\w+)")
+_THOUSANDS = re.compile(r"(?<=\d)[,\u2009\u202f](?=\d{3}(?!\d))")  # a comma or a thin space, never a point
 _CLAUSE = re.compile(r"[,;:.!?()]|\b(?:but|although|though|while|unless|except|pero|aunque|sino)\b")
 _TOKEN = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 
@@ -173,13 +177,18 @@ def _missing_number(text: str, passage: Passage) -> str:
 
 @lru_cache(maxsize=4096)
 def _numbers(text: str) -> frozenset[str]:
-    """Every number of `text` as "12", and once more as "12 mg" where a unit follows it."""
+    """Every number of `text` as "12", and once more as "12 mg" or "12 mg/kg" where a unit follows it.
+
+    "Per day" and the like are left out of a unit: "daily" says it too, and `_opposed` compares the times.
+    """
     found = set()
-    for hit in _NUMBER.finditer(plain(text)):
-        value = NUMBER_WORDS.get(hit["value"], hit["value"])
-        value = _THOUSANDS.sub("", value).replace(",", ".")
+    for hit in _NUMBER.finditer(plain(_THOUSANDS.sub("", text))):
+        value = NUMBER_WORDS.get(hit["value"], hit["value"]).replace(",", ".")
         unit = UNITS.get(hit["unit"] or "", "")
-        found |= {value, f"{value} {unit}"} if unit else {value}
+        per = [UNITS.get(name, name) for name in map("".join, _PER.findall(hit["per"]))]
+        whole = "/".join([unit, *(part for part in per if stem(part) not in _TIMES)])
+        found |= {value, f"{value} {whole}"} if unit else {value}
+        found |= {f"{value} degree"} if unit in ("c", "f") else set()
     return frozenset(found)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,7 +19,8 @@ from medtune.data.files import BROKEN, OpenFile, damaged, open_files
 from medtune.errors import DataError, PrerequisiteError
 
 HEADINGS = ("h1", "h2", "h3", "h4")
-BLOCKS = (*HEADINGS, "h5", "h6", "p", "li", "td", "th", "dt", "dd", "pre", "blockquote", "figcaption")
+WRAPPERS = ("div", "section", "article", "main", "body", "[document]")
+BLOCKS = (*HEADINGS, "h5", "h6", "p", "li", "td", "th", "dt", "dd", "pre", "blockquote", "figcaption", *WRAPPERS)
 NO_TEXT = ("script", "style", "noscript", "template", "nav", "header", "footer", "aside", "form", "svg", "iframe")
 
 
@@ -77,7 +79,10 @@ def _html(file: OpenFile, content: bytes) -> Iterator[Document]:
 
 
 def _sections(name: str, page: str | bytes) -> Iterator[Document]:
-    """The blocks of an HTML page, gathered under its headings; the title is <title>, else <h1>, else the file's."""
+    """The text of an HTML page, gathered under its headings; the title is <title>, else <h1>, else the file's.
+
+    Every text belongs to the nearest block around it: the words of a list item stand as a paragraph before its sublist.
+    """
     try:
         from bs4 import BeautifulSoup
     except ModuleNotFoundError:
@@ -85,17 +90,25 @@ def _sections(name: str, page: str | bytes) -> Iterator[Document]:
     soup: Any = BeautifulSoup(page, "html.parser")
     first = soup.find("title") or soup.find("h1")
     title = _flat(first) or _stem(name)
-    for element in soup(NO_TEXT):
+    for element in soup((*NO_TEXT, "title")):
         element.decompose()
     section, blocks = "", list[str]()
-    for element in (soup.body or soup).find_all(BLOCKS):
-        if element.name in HEADINGS:
+    texts = [(_block(text), text) for text in (soup.body or soup).strings]
+    for _, run in groupby(texts, lambda one: id(one[0])):  # by id: blocks with the same words are equal
+        (block, *_), parts = zip(*run, strict=True)
+        words = " ".join(" ".join(parts).split())
+        if words and block.name in HEADINGS:
             yield Document(name, title, section, normalise("\n\n".join(blocks)))
-            heading, blocks = _flat(element), []
-            section = "" if heading == title else heading
-        elif element.find(BLOCKS) is None:  # a block of blocks is read through them
-            blocks.append(("- " if element.name == "li" else "") + _flat(element))
-    yield Document(name, title, section, normalise("\n\n".join(filter(None, blocks))))
+            section, blocks = "" if words == title else words, []
+        elif words:
+            blocks.append(("- " if block.name == "li" else "") + words)
+    yield Document(name, title, section, normalise("\n\n".join(blocks)))
+
+
+def _block(text: Any) -> Any:
+    """The nearest block around `text`; a heading keeps what is wrapped within it."""
+    block = next(parent for parent in text.parents if parent.name in BLOCKS)
+    return (block.find_parent(HEADINGS) or block) if block.name in WRAPPERS else block
 
 
 def _flat(element: Any) -> str:
