@@ -171,6 +171,14 @@ def test_a_new_database_is_its_owners_alone_and_what_is_deleted_is_overwritten(t
     assert b"Why am I tired?" not in (tmp_path / "chats.db").read_bytes()
 
 
+def test_what_is_deleted_is_overwritten_also_where_sqlite_was_built_otherwise():
+    connection = sqlite3.connect(":memory:")
+    connection.execute("PRAGMA secure_delete=OFF")
+    module._prepare_sqlite(connection, None)
+    assert connection.execute("PRAGMA secure_delete").fetchone() == (1,)
+    connection.close()
+
+
 def test_sqlite_writes_ahead(tmp_path):
     Store(f"sqlite:///{tmp_path}/chats.db", mask).close()
     connection = sqlite3.connect(tmp_path / "chats.db")

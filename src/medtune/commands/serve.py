@@ -92,7 +92,7 @@ def revoke(
     id: Annotated[str, typer.Argument(help="The key's id, as `medtune keys list` shows it.")],
     file: KeyFile = Path("keys.json"),
 ) -> None:
-    """End a key: the API refuses it from the next request on, the page at the next login; a restart ends open sessions."""
+    """End a key: the API refuses it from now on, the page at the next login; only a restart ends open sessions."""
     from medtune.serving.keys import Keys
 
     key = Keys(file).revoke(id)
