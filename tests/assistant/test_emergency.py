@@ -150,3 +150,15 @@ def test_ordinary_numbers_are_none(text: str) -> None:
 
 def test_a_cut_finger_is_no_severed_one() -> None:
     assert weight("I cut my finger while chopping carrots, it bled for five minutes") < 0.8
+
+
+@pytest.mark.parametrize(
+    ("text", "fires"),
+    [
+        ("I have the worst headache of my life", True),
+        ("My head hurts, it's the worst pain of my life", True),
+        ("I had the worst headache of my life last year. Is migraine hereditary?", False),
+    ],
+)
+def test_the_worst_headache_of_a_life_needs_no_other_sign(text, fires):
+    assert emergency.verdict([Message("user", text)], lambda _: 0.1, 0.5).verdict is fires

@@ -36,6 +36,8 @@ PROMPTS = Path(__file__).parent / "prompts"
 CAPABLE_PARAMETERS = 500_000_000
 """From this size `answer: auto` lets the model answer; a smaller one quotes better than it writes."""
 LEAD_TOKENS, LEAD_SENTENCES = 48, 2
+LEAD_SUPPORT = 0.8
+"""Support that a lead needs at least: small models make false sentences of a passage's own words (scores to .62)."""
 PASSAGE_CHARACTERS = 1200
 SAID = 0.6
 """Share of a quoted sentence's words from which the lead has said it already."""
@@ -117,9 +119,9 @@ def _lead(
     small = mode("auto", engine) == "quote"
     asked = (Message("user", query_of(turns)),)
     messages = asked if small else _prompt("lead", turns[-1:], passages[:1], engine, sampling)
-    said = 0
+    sure, said = max(assistant.section.support, LEAD_SUPPORT), 0
     try:
-        with closing(_written(assistant, draft, messages, engine, sampling, passages)) as sentences:
+        with closing(_written(assistant, draft, messages, engine, sampling, passages, sure)) as sentences:
             for sentence, why in sentences:
                 if why:
                     draft.withhold(sentence.text, why)
@@ -144,7 +146,7 @@ def _generate(
     sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, assistant.section.max_new_tokens))
     messages = _prompt("generate", turns, passages, engine, sampling)
     said = 0
-    for sentence, why in _written(assistant, draft, messages, engine, sampling, passages):
+    for sentence, why in _written(assistant, draft, messages, engine, sampling, passages, assistant.section.support):
         if why and assistant.section.unsupported == "drop":
             draft.withhold(sentence.text, why)
             continue
@@ -169,9 +171,10 @@ def _written(
     engine: Engine,
     sampling: Sampling,
     passages: Sequence[Passage],
+    threshold: float,
 ) -> Generator[tuple[Sentence, str], None, None]:
     """Generated sentences as they become whole, each with why it is unsupported ("" where it is supported)."""
-    splitter, threshold, pieces, seen = Splitter(), assistant.section.support, 0, set[str]()
+    splitter, pieces, seen = Splitter(), 0, set[str]()
     draft.completion = Completion("", prompt_tokens=engine.count(messages))
     with closing(engine.stream(messages, sampling)) as stream:
         for piece in draft.timing("generation", stream):
