@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,6 @@ def run(recipe: Recipe, run_dir: RunDir, watch: Watch | None = None) -> None:
     """
     console = Console(stderr=False)
     mark = fingerprint(recipe, run_dir)
-    # transformers would write into the folder of the checkpoints, which goes when tuning is done.
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run_dir.path / "tensorboard"))
     transformers.set_seed(recipe.seed)
     section = _same_machine_choices(loading.pinned(recipe.model, run_dir), run_dir, mark)
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"dtype": section.dtype})})
@@ -93,7 +92,8 @@ def run(recipe: Recipe, run_dir: RunDir, watch: Watch | None = None) -> None:
     shown = _spread(validation_conversations, recipe.tune.sample_answers)
     job = Job(run_dir.checkpoints, mark, console, answers, watch)
     started = time.monotonic()
-    trainer = train(recipe, model, tokenizer, Split(samples, validation, shown), job)
+    with _curves_in(run_dir):
+        trainer = train(recipe, model, tokenizer, Split(samples, validation, shown), job)
     best = run_dir.checkpoints / "best"
     if not validation:  # the last weights are all there is
         save_weights(trainer, best)
@@ -233,6 +233,21 @@ def _once(run_dir: RunDir, make: Any) -> None:
         make()
     while not ready.exists():
         time.sleep(0.2)
+
+
+@contextmanager
+def _curves_in(run_dir: RunDir) -> Iterator[None]:
+    """Let TensorBoard's curves go into the run's folder; transformers would put them among the checkpoints, which go
+    when tuning is done. A folder that the user's environment names stays in force."""
+    name = "TENSORBOARD_LOGGING_DIR"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = str(run_dir.path / "tensorboard")
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def _spread(conversations: Sequence[Conversation], count: int) -> list[Conversation]:
