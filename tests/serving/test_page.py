@@ -305,7 +305,7 @@ def test_axe_finds_nothing_serious(make_page, scheme):
 
 def test_in_spanish(make_page, tuned):
     page = make_page("/es/")
-    assert page.evaluate("document.documentElement.lang") == "es"
+    page.wait_for_function("document.documentElement.lang === 'es'")
     ask(page, "dolor de pecho")
     assert "Puede ser una emergencia" in page.get_by_role("alert").inner_text()
     assert page.get_by_role("link", name="Llame al 112").is_visible()
