@@ -40,11 +40,7 @@ class Finding:
 
 def verdict(messages: Sequence[Message], score_of: Callable[[str], float] | None, threshold: float) -> Verdict:
     """Fires where `score` >= `threshold`. `score_of` scores one text. Raises ValueError without a user turn."""
-    turns = [message.content for message in messages if message.role == "user" and message.content.strip()]
-    if not turns:
-        raise ValueError("no user turn to look at")
-    latest = turns[-1 - _TURNS :]
-    findings = {text: find(text) for text in [*reversed(latest), "\n".join(latest)]}
+    findings = {text: find(text) for text in rulebook.texts(messages, 1 + _TURNS)}
     scores = {text: combined(finding, score_of(text) if score_of else None) for text, finding in findings.items()}
     worst = max(scores, key=lambda text: scores[text])
     score, reason = scores[worst], findings[worst].reason

@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from medtune.assistant.clauses import Reading
+from medtune.types import Message
 
 Told = Mapping[str, Sequence[int]]
 """Signs that a message says are so, each with the places where it says so."""
@@ -88,3 +89,14 @@ def load(path: Path) -> Rulebook:
 def _compiled(patterns: Sequence[str], words: Mapping[str, str]) -> re.Pattern[str]:
     joined = re.sub(r"~(\d+)~", r"[^.!?\\n]{0,\1}", "|".join(patterns))
     return re.compile(re.sub(r"@(\w+)", lambda match: words[match[1]], joined))
+
+
+def texts(messages: Sequence[Message], most: int) -> list[str]:
+    """What an alarm reads: at most `most` user turns, the newest first, and these together.
+
+    Raises ValueError without a user turn.
+    """
+    turns = [message.content for message in messages if message.role == "user" and message.content.strip()][-most:]
+    if not turns:
+        raise ValueError("no user turn to look at")
+    return [*reversed(turns), "\n".join(turns)]

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from medtune.knowledge.readability import flesch_kincaid
+
 Array = NDArray[np.float64]
 
 
@@ -20,6 +22,5 @@ def ngrams(text: str, size: int) -> tuple[int, int]:
 
 def grade_level(counts: Array) -> Array:
     """Flesch-Kincaid school grade of summed `readability.reading_counts`, shape [..., 3] to [...]."""
-    words, sentences, syllables = counts[..., 0], counts[..., 1], counts[..., 2]
-    level: Array = 0.39 * words / sentences + 11.8 * syllables / words - 15.59
+    level: Array = flesch_kincaid(counts[..., 0], counts[..., 1], counts[..., 2])
     return level

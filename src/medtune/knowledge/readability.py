@@ -8,6 +8,7 @@ syllables from a dictionary that it downloads at its first use; nothing here may
 from __future__ import annotations
 
 import re
+from typing import Any
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _SENTENCE_END = re.compile(r"[.!?]+[\"”')\]]*(?=\s|$)|\n+")
@@ -18,7 +19,12 @@ _VOWELS = re.compile(r"[aeiouy]+")
 def grade(text: str) -> float:
     """The Flesch-Kincaid grade of `text`; 0.0 where it has no words."""
     words, sentences, count = reading_counts(text)
-    return 0.39 * words / sentences + 11.8 * count / words - 15.59 if words else 0.0
+    return float(flesch_kincaid(words, sentences, count)) if words else 0.0
+
+
+def flesch_kincaid(words: Any, sentences: Any, syllables: Any) -> Any:
+    """The school grade from counts, of one text or of many (arrays of one shape)."""
+    return 0.39 * words / sentences + 11.8 * syllables / words - 15.59
 
 
 def reading_counts(text: str) -> tuple[int, int, int]:
